@@ -1,7 +1,7 @@
 """Every decision that depends on the device: which one, autocast, threads, compile, copies, memory.
 
-Nothing here is measured at run time and nothing happens at import. What torch calls global state (threads, TF32)
-is set by `prepare`, once, by the process that owns the run.
+Nothing is measured at run time and nothing happens at import. What torch keeps process-wide (threads, TF32) is
+set by `prepare`, once, by the process that owns the run.
 """
 
 import resource
@@ -23,7 +23,7 @@ def pick_device(local_rank: int = 0) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise ValueError(
-            f"local rank {local_rank} has no GPU of its own: this machine shows {count}; start {count} processes"
+            f"local rank {local_rank} has no GPU: this machine shows {count}; start at most {count} processes"
         )
     return torch.device("cuda", local_rank)
 
@@ -31,8 +31,8 @@ def pick_device(local_rank: int = 0) -> torch.device:
 def autocast_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype | None:
     """What matrix products run in: bfloat16, or None for float32 throughout.
 
-    `auto` takes bfloat16 on CUDA and on CPUs with bfloat16 instructions (AVX512-BF16, AMX), float32 elsewhere:
-    without them a CPU emulates bfloat16 slower than it computes float32.
+    `auto` takes bfloat16 on CUDA and on CPUs with bfloat16 instructions (AVX512-BF16, AMX), else float32: without
+    them a CPU emulates bfloat16 slower than it computes float32.
     """
     if precision == "bf16":
         return torch.bfloat16
@@ -91,7 +91,8 @@ def peak_memory(device: torch.device) -> int:
 def describe(device: torch.device) -> str:
     """The device in words, for env.json and the report."""
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} ({torch.cuda.get_device_properties(device).total_memory >> 30} GiB)"
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return f"{torch.cuda.get_device_name(device)} ({memory >> 30} GiB)"
     return f"CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
 
 
@@ -119,7 +120,7 @@ def _moved_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Bat
 
 
 def _belongs_to_current_stream(batch: Batch, device: torch.device) -> None:
-    """Tells the allocator that the batch's memory is used on the current stream, so it is not handed out early."""
+    """Tells the allocator that the current stream uses the batch's memory, so it is not handed out early."""
     current = torch.cuda.current_stream(device)
     for tensor in (*batch.crops.values(), batch.labels, batch.samples, batch.epochs, batch.positions):
         tensor.record_stream(current)

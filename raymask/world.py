@@ -1,7 +1,7 @@
 """Which process this is, and sums over all of them: the identity where there is only one.
 
 Means over a global batch are weighted by images (`weight = images here / images in the whole batch`), so that
-ranks may serve unequal shares; the sum over ranks of weighted local means is then the mean of the whole batch.
+ranks may serve unequal shares: the sum over ranks of weighted local means is the mean of the whole batch.
 """
 
 import os
@@ -83,7 +83,7 @@ def mean_across(tensor: Tensor, *, weight: float | None = None) -> Tensor:
 
 
 def sum_all_across(tensors: Sequence[Tensor], *, bucket: int = 1 << 24) -> None:
-    """Replaces each tensor by its sum over all processes, in flat buckets of about `bucket` values a dtype."""
+    """Replaces each tensor by its sum over all processes, in flat buckets of about `bucket` values."""
     if not grouped():
         return
     for part in _buckets(tensors, bucket):
