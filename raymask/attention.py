@@ -1,0 +1,49 @@
+"""Attention: the fused form everywhere, and the one row of it that masks need.
+
+A full attention matrix is never kept: guidance only needs what [CLS] attends to, one query row.
+"""
+
+import torch
+from jaxtyping import Float
+from timm.layers import Attention
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+# b: images   t: tokens   h: heads   c: width of a head   d: width of a token
+
+Heads = Float[Tensor, "b h t c"]
+
+
+def attend(query: Heads, key: Heads, value: Heads) -> Heads:
+    """Softmax attention, scaled by c^-0.5: the one place where its implementation is chosen."""
+    return scaled_dot_product_attention(query, key, value)
+
+
+def project(layer: Attention, tokens: Float[Tensor, "b t d"]) -> tuple[Heads, Heads, Heads]:
+    """Queries, keys and values of timm's attention layer, normalised where the layer does so."""
+    batch, count, _ = tokens.shape
+    packed = (
+        layer.qkv(tokens).reshape(batch, count, 3, layer.num_heads, layer.head_dim).permute(2, 0, 3, 1, 4)
+    )
+    query, key, value = packed.unbind(0)
+    return layer.q_norm(query), layer.k_norm(key), value
+
+
+def mix_tokens(layer: Attention, tokens: Float[Tensor, "b t d"], heads: tuple[Heads, Heads, Heads]) -> Tensor:
+    """The output of timm's attention layer for `tokens`, whose queries, keys and values are `heads`."""
+    mixed = layer.norm(attend(*heads).transpose(1, 2).flatten(2))
+    if layer.gate is not None:
+        mixed = mixed * layer.gate(tokens).sigmoid()
+    return layer.proj(mixed)
+
+
+@torch.no_grad()
+def cls_row(query: Heads, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
+    """What the first token attends to, per head: one softmax row, in float32 or better, without gradient.
+
+    Half precision would tie neighbouring scores and so change which patches are hidden.
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (query[:, :, :1].to(wide) * scale) @ key.to(wide).transpose(-2, -1)
+        return scores.softmax(dim=-1)[:, :, 0]
