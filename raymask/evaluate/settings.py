@@ -1,0 +1,38 @@
+"""What to measure about a backbone, and how often."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from pipelines.settings import Settings
+
+
+class Evaluate(Settings):
+    """Evaluation on a held-out split: `data.train` is the bank that is searched, `data.val` the queries.
+
+    knn: neighbour counts of the weighted k-NN; empty turns it off
+    temperature: a neighbour's vote is exp(cosine similarity / temperature)
+    linear: also fit a linear probe on the frozen features, at the end of a run
+    linear_epochs, linear_views: its passes over the bank, and augmented copies of the bank it is fitted on
+    linear_lr, linear_batch: its peak rate is linear_lr * linear_batch / 256
+    every_images: evaluate each time this many images were seen; null is only at the end
+    network: whose backbone is measured
+    size: side of the evaluation images in pixels; null is backbone.image_size
+    resize: the shorter side before the centre crop; null is size * 256 / 224 (the usual 256 -> 224)
+    max_images: at most so many images of each split, spread evenly over it; null is all of them
+    batch: images of one forward
+    """
+
+    knn: tuple[PositiveInt, ...] = (10, 20, 100, 200)
+    temperature: float = Field(0.07, gt=0)
+    linear: bool = False
+    linear_epochs: PositiveInt = 100
+    linear_views: PositiveInt = 1
+    linear_lr: float = Field(0.001, gt=0)
+    linear_batch: PositiveInt = 1024
+    every_images: PositiveInt | None = None
+    network: Literal["teacher", "student"] = "teacher"
+    size: PositiveInt | None = None
+    resize: PositiveInt | None = None
+    max_images: PositiveInt | None = None
+    batch: PositiveInt = 256
