@@ -1,0 +1,159 @@
+"""The cross-entropy of self-distillation, without ever holding logits in float32.
+
+A student row x and a target q over K prototypes w_k have the loss
+
+    -sum_k q_k log softmax(z)_k = (sum_k q_k) log sum_k exp(z_k) - x . sum_k q_k w_k,        z_k = x . w_k / temperature
+
+so what is needed of the K columns is one log-sum-exp a student row and one expected prototype a target row:
+`partition_and_expectation` computes both, a block of prototypes at a time, and keeps the exponentials once, in the
+dtype of the matrix products. Everything that is particular to a method (which view is compared with which, weights
+of rows) happens on small tensors behind it, and is left to autograd.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+# r: student rows   t: target rows   k: prototypes   d: width of the bottleneck   v: student views   g: global views
+# b: images
+
+# Logits that exist in float32 at any time: few enough for a CPU's caches, enough to fill a GPU.
+BLOCK = {"cpu": 1 << 19, "cuda": 1 << 24}
+
+
+class Targets(NamedTuple):
+    """What a teacher says about its rows.
+
+    probabilities: over prototypes, in the dtype of its logits
+    logit_sum: the sum of its raw logits over rows, for the center
+    entropy: of each row, in nats
+    mean_entropy: entropy of the mean row; ln K where all prototypes are used alike, 0 where all rows agree on one
+    """
+
+    probabilities: Float[Tensor, "t k"]
+    logit_sum: Float[Tensor, "k"]
+    entropy: Float[Tensor, "t"]
+    mean_entropy: Float[Tensor, ""]
+
+
+def cross_view_loss(
+    student: Float[Tensor, "v b d"],
+    weight: Float[Tensor, "k d"],
+    targets: Float[Tensor, "g b k"],
+    *,
+    temperature: float,
+) -> Float[Tensor, "g v"]:
+    """DINO's cross-entropies (eq. 3, arXiv:2104.14294): mean over images, for each teacher view and student view.
+
+    The loss is the mean of the entries off the diagonal (`mean_over_pairs`): teacher view a and student view a are one
+    crop. `student` holds bottleneck rows and `weight` the prototypes, so that z = student . weight / temperature.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        views, images, width = student.shape
+        rows = (student / temperature).flatten(0, 1)
+        partition, expected = partition_and_expectation(rows, weight, targets.flatten(0, 1))
+        partition = partition.view(views, images)
+        expected = expected.view(-1, images, width)
+        mass = targets.sum(-1, dtype=partition.dtype)
+        rows = rows.view(views, images, width).to(expected.dtype)
+        return (mass @ partition.T - torch.einsum("gbd,vbd->gv", expected, rows)) / images
+
+
+def mean_over_pairs(terms: Float[Tensor, "g v"]) -> Float[Tensor, ""]:
+    """The mean over pairs of different crops."""
+    globals_, views = terms.shape
+    return (terms.sum() - terms.diagonal().sum()) / (globals_ * views - min(globals_, views))
+
+
+@torch.no_grad()
+def teacher_targets(
+    rows: Float[Tensor, "t d"],
+    weight: Float[Tensor, "k d"],
+    center: Float[Tensor, "k"],
+    *,
+    temperature: float,
+) -> Targets:
+    """softmax((z - center) / temperature) of the logits z = rows . weight, and what the center and the monitors need."""
+    logits = rows @ weight.T
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    logit_sum = torch.zeros_like(center, dtype=wide)
+    mean = torch.zeros_like(logit_sum)
+    entropies = []
+    # In place, a few rows at a time: what starts as logits ends as probabilities.
+    for part in logits.split(_share(logits.device, logits.shape[1])):
+        block = part.to(wide)
+        logit_sum += block.sum(0)
+        log_q = ((block - center) / temperature).log_softmax(-1)
+        q = log_q.exp()
+        entropies.append(-torch.linalg.vecdot(q, log_q))
+        mean += q.sum(0)
+        part.copy_(q)
+    mean /= len(rows)
+    return Targets(logits, logit_sum, torch.cat(entropies), -torch.xlogy(mean, mean).sum())
+
+
+def partition_and_expectation(
+    rows: Float[Tensor, "r d"], weight: Float[Tensor, "k d"], targets: Float[Tensor, "t k"]
+) -> tuple[Float[Tensor, "r"], Float[Tensor, "t d"]]:
+    """log sum_k exp(rows . weight_k), and sum_k targets_k weight_k; targets have no gradient.
+
+    Matrix products run in the dtype of `targets`; sums and results are float32 (float64 for float64).
+    """
+    return _PartitionAndExpectation.apply(rows, weight, targets)
+
+
+class _PartitionAndExpectation(torch.autograd.Function):
+    """Forward keeps exp(z - top) of each block, with `top` the block's own maximum of each row.
+
+    Backward needs softmax = exp(z - top) * exp(top - partition): a factor a row, which the small operand of each
+    product takes, so that the blocks are read but never rewritten.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, rows: Tensor, weight: Tensor, targets: Tensor
+    ) -> tuple[Float[Tensor, "r"], Float[Tensor, "t d"]]:
+        narrow, wide = targets.dtype, torch.promote_types(targets.dtype, torch.float32)
+        small, prototypes = rows.to(narrow), weight.to(narrow)
+        expected = torch.zeros(len(targets), rows.shape[1], dtype=wide, device=rows.device)
+        masses, tops, sums = [], [], []
+        size = _share(rows.device, len(rows))
+        for part, target in zip(prototypes.split(size), targets.split(size, 1)):
+            block = (small @ part.T).to(wide)
+            top = block.amax(1)
+            block.sub_(top[:, None]).exp_()
+            tops.append(top)
+            sums.append(block.sum(1))
+            masses.append(block.to(narrow))
+            expected += target @ part
+        top = torch.stack(tops)
+        partition = (top + torch.stack(sums).log()).logsumexp(0)
+        ctx.save_for_backward(small, prototypes, targets, torch.exp(top - partition), *masses)
+        ctx.dtypes = rows.dtype, weight.dtype
+        return partition, expected
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: FunctionCtx, by_partition: Float[Tensor, "r"], by_expected: Float[Tensor, "t d"]
+    ) -> tuple[Tensor, Tensor, None]:
+        rows, weight, targets, factors, *masses = ctx.saved_tensors
+        factors = factors * by_partition
+        by_expected = by_expected.to(targets.dtype)
+        by_rows = torch.zeros(rows.shape, dtype=factors.dtype, device=rows.device)
+        by_weight = torch.empty(weight.shape, dtype=ctx.dtypes[1], device=weight.device)
+        size = masses[0].shape[1]
+        blocks = zip(weight.split(size), targets.split(size, 1), by_weight.split(size), masses, factors)
+        for part, target, result, mass, factor in blocks:
+            by_rows += (mass @ part) * factor[:, None]
+            scaled = (rows * factor[:, None]).to(rows.dtype)
+            result.copy_(torch.addmm(target.T @ by_expected, mass.T, scaled))
+        return by_rows.to(ctx.dtypes[0]), by_weight, None
+
+
+def _share(device: torch.device, width: int) -> int:
+    """How many rows (or columns) of this width make a block."""
+    return max(1, BLOCK.get(device.type, BLOCK["cpu"]) // width)
