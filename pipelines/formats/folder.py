@@ -1,0 +1,59 @@
+"""Images in a folder: class sub-folders, or a flat heap; `train/` and `val/` above them make splits."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.formats.layout import VIRTUAL_SHARD, Layout, arrange, is_image
+
+
+class FolderSource:
+    """The images of a folder, sorted by path; a shard is a stretch of 64 of them."""
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        self.root, self.layout = root, layout
+        self.classes = list(layout.classes)
+        self.labels: Int64[np.ndarray, n] = layout.labels
+        self.shard_sizes = layout.shard_sizes
+        digest = hashlib.blake2b(digest_size=16)
+        for name, label in zip(layout.names, layout.labels.tolist()):
+            size = (root / name).stat().st_size
+            digest.update(f"{name}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.layout.names)
+
+    def read(self, sample: int) -> bytes:
+        """The file's bytes. Raises OSError, naming it, where it cannot be read."""
+        return (self.root / self.layout.names[sample]).read_bytes()
+
+    def key(self, sample: int) -> str:
+        return self.layout.names[sample]
+
+    def shard(self, sample: int) -> str:
+        return f"{self.root} (images from {sample // VIRTUAL_SHARD * VIRTUAL_SHARD})"
+
+
+def open_folder(root: Path) -> dict[str, FolderSource]:
+    """The splits of a folder of images; one named "" where there are none."""
+    found = arrange((name for name in walk(root) if is_image(name)), str(root))
+    return {split: FolderSource(root, layout) for split, layout in found.items()}
+
+
+def walk(root: Path) -> Iterator[str]:
+    """The paths of all files below `root`, relative and posix. Links are followed, each folder once."""
+    seen = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        prefix = Path(folder).relative_to(root)
+        yield from ((prefix / name).as_posix() for name in files)

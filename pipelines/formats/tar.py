@@ -1,0 +1,132 @@
+"""Tar headers, read and written directly: nothing is extracted, and no member but a regular file is ever looked at.
+
+Reads ustar, GNU (long names, base-256 sizes) and pax archives. The writer is deterministic: no times, no owners.
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+BLOCK = 512
+MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
+REGULAR = (b"0", b"\0", b"7")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file inside a tar: its data are `size` bytes from `offset`."""
+
+    name: bytes
+    offset: int
+    size: int
+
+
+def _number(field: bytes) -> int:
+    """An octal number, or GNU's base-256 for what octal cannot hold."""
+    if field[:1] in (b"\x80", b"\xff"):
+        return int.from_bytes(field[1:], "big") - (1 << 8 * (len(field) - 1) if field[0] == 0xFF else 0)
+    return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+
+
+def _name(header: bytes) -> bytes:
+    name = header[:100].split(b"\0", 1)[0]
+    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
+    return prefix + b"/" + name if prefix else name
+
+
+def _pax(records: bytes) -> dict[bytes, bytes]:
+    """The `length key=value` records of a pax header."""
+    found = {}
+    while records:
+        length = int(records.split(b" ", 1)[0])
+        record, records = records[:length], records[length:]
+        if length < 5 or not record.endswith(b"\n"):
+            raise ValueError("a pax record is malformed")
+        key, _, value = record.split(b" ", 1)[1][:-1].partition(b"=")
+        found[key] = value
+    return found
+
+
+def _check(header: bytes, position: int) -> None:
+    expected = _number(header[148:156])
+    if sum(header) - sum(header[148:156]) + 8 * 32 != expected:
+        raise ValueError(f"the header at byte {position:,} is damaged, or this is not a tar")
+
+
+def members(file: int, length: int) -> Iterator[Member]:
+    """The regular files of the open tar `file` (a descriptor) of `length` bytes, in their order.
+
+    Raises ValueError for a damaged or truncated archive; the caller knows and names the file.
+    """
+    position, long_name, pax = 0, None, {}
+    while True:
+        header = os.pread(file, BLOCK, position)
+        if len(header) < BLOCK:
+            raise ValueError(
+                f"it is truncated: it ends after {length:,} bytes without the end-of-archive mark"
+            )
+        if not header.strip(b"\0"):
+            return
+        _check(header, position)
+        size = (
+            _number(pax[b"size"] if b"size" in pax else header[124:136])
+            if b"size" not in pax
+            else int(pax[b"size"])
+        )
+        kind, data = header[156:157], position + BLOCK
+        if size < 0 or data + size > length:
+            raise ValueError(
+                f"it is truncated: {_name(header)[:100]!r} ends beyond the {length:,} bytes of the file"
+            )
+        if kind in b"Lxg" and size > MAX_EXTENSION:
+            raise ValueError(
+                f"the extended header at byte {position:,} claims {size:,} bytes, more than the limit"
+            )
+        if kind == b"L":
+            long_name = os.pread(file, size, data).split(b"\0", 1)[0]
+        elif kind == b"x":
+            pax = _pax(os.pread(file, size, data))
+        elif kind not in b"gK":
+            if kind in REGULAR:
+                yield Member(pax.get(b"path") or long_name or _name(header), data, size)
+            long_name, pax = None, {}
+        position = data + (size + BLOCK - 1) // BLOCK * BLOCK
+
+
+@dataclass
+class TarWriter:
+    """Appends members to a binary file; the same members give the same bytes, and `digest` is that of all of them."""
+
+    file: BinaryIO
+    position: int = 0
+    digest: "hashlib.blake2b" = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
+
+    def add(self, name: str, data: bytes) -> int:
+        """Writes one member; gives the offset of its data."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o444
+        header = info.tobuf(tarfile.PAX_FORMAT)
+        offset = self.position + len(header)
+        self._write(header)
+        self._write(data)
+        self._write(bytes(-len(data) % BLOCK))
+        return offset
+
+    def close(self) -> None:
+        """Writes the end-of-archive mark; the file itself stays open."""
+        self._write(bytes(2 * BLOCK))
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.position += len(data)
+
+
+def member_bytes(name: str, size: int) -> int:
+    """The bytes that a member takes in an archive, headers and padding included."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return len(info.tobuf(tarfile.PAX_FORMAT)) + size + -size % BLOCK

@@ -1,0 +1,186 @@
+"""The index beside a tar: where each image lies, its label and its key, so that any sample is one `pread` away.
+
+`NAME.tar.index.safetensors` holds the arrays; its metadata say which tar it belongs to. It is built once by
+scanning the tar's headers; image bytes are not looked at, and members other than images and labels are never read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+# n: images of the shard   k: bytes of all keys
+
+FORMAT = "raymask-index-1"
+ARRAYS = ("offsets", "sizes", "labels", "key_ends", "key_bytes")
+EDGE = 1 << 16  # bytes at either end of a tar that the quick check covers
+DIGEST = 32
+
+
+class ShardError(ValueError):
+    """A whole shard cannot be used: missing, truncated, damaged, or not the one that its index describes."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What one tar holds. Offsets and sizes in bytes; label -1 where there is none.
+
+    checksum: "blake2b:..." of the whole tar where it is known (our packer knows it), else "scan:..." of this index
+    quick: blake2b of the tar's size and its two ends: shows cheaply that index and tar belong together
+    """
+
+    offsets: Int64[np.ndarray, " n"]
+    sizes: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    key_ends: Int64[np.ndarray, " n"]
+    key_bytes: UInt8[np.ndarray, " k"]
+    tar_bytes: int
+    checksum: str
+    quick: str
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def key(self, place: int) -> str:
+        """The WebDataset key of the image number `place`."""
+        begin = int(self.key_ends[place - 1]) if place else 0
+        return self.key_bytes[begin : int(self.key_ends[place])].tobytes().decode("utf-8", "backslashreplace")
+
+
+def index_path(tar: Path) -> Path:
+    """Where the index of a tar is kept."""
+    return tar.with_name(tar.name + ".index.safetensors")
+
+
+def quick_check(file: int, length: int) -> str:
+    """The digest of an open tar's length and of the 64 KiB at either end."""
+    digest = hashlib.blake2b(str(length).encode(), digest_size=DIGEST)
+    digest.update(os.pread(file, EDGE, 0))
+    digest.update(os.pread(file, EDGE, max(0, length - EDGE)))
+    return digest.hexdigest()
+
+
+def make_index(
+    rows: list[tuple[int, int, int]], keys: list[bytes], *, tar_bytes: int, quick: str, checksum: str = ""
+) -> ShardIndex:
+    """An index from (offset, size, label) rows and keys; without a checksum of the tar it gets one of itself."""
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
+    key_bytes = np.frombuffer(b"".join(keys), dtype=np.uint8)
+    key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
+    if not checksum:
+        digest = hashlib.blake2b(quick.encode(), digest_size=DIGEST)
+        for array in (table, key_ends, key_bytes):
+            digest.update(array.tobytes())
+        checksum = "scan:" + digest.hexdigest()
+    return ShardIndex(*table, key_ends, key_bytes, tar_bytes, checksum, quick)
+
+
+def index_bytes(index: ShardIndex) -> bytes:
+    """The index as a safetensors file."""
+    tensors = {name: getattr(index, name) for name in ARRAYS}
+    about = {
+        "tar_bytes": index.tar_bytes,
+        "count": len(index),
+        "checksum": index.checksum,
+        "quick": index.quick,
+    }
+    # One JSON value: safetensors does not promise an order for several, and equal shards shall have equal indexes.
+    return save(tensors, metadata={"raymask": json.dumps({"format": FORMAT, **about})})
+
+
+def parse_index(data: bytes) -> ShardIndex:
+    """The index in a safetensors file. Raises ValueError where it is damaged or of another format."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["raymask"])
+        tensors = load(data)
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
+        index = ShardIndex(
+            **{name: tensors[name] for name in ARRAYS},
+            tar_bytes=int(about["tar_bytes"]),
+            checksum=str(about["checksum"]),
+            quick=str(about["quick"]),
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"it is damaged or no index of ours ({error})") from None
+    _validate(index)
+    return index
+
+
+def _validate(index: ShardIndex) -> None:
+    """Refuses an index whose numbers would lead outside its tar."""
+    count = len(index.offsets)
+    numbers = (index.offsets, index.sizes, index.labels, index.key_ends)
+    if any(array.dtype != np.int64 or array.shape != (count,) for array in numbers):
+        raise ValueError("its columns have different lengths or types")
+    if index.key_bytes.dtype != np.uint8 or index.key_bytes.ndim != 1:
+        raise ValueError("its keys are not bytes")
+    ends = np.concatenate([[0], index.key_ends])
+    if count and (
+        min(index.offsets.min(), index.sizes.min()) < 0
+        or (index.sizes > index.tar_bytes - index.offsets).any()
+        or (np.diff(ends) < 0).any()
+        or ends[-1] != len(index.key_bytes)
+    ):
+        raise ValueError("it points outside its tar")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a hidden name and renames it, so that nobody ever sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_index(tar: Path) -> ShardIndex | None:
+    """The index beside a tar, or None. Raises ShardError for one that is damaged; see `check_index` for one that
+    belongs to another tar."""
+    path = index_path(tar)
+    try:
+        return parse_index(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ShardError(
+            f"the index {path} cannot be used: {error}: delete it to have it built again"
+        ) from None
+
+
+def check_index(index: ShardIndex, tar: Path, file: int) -> None:
+    """Raises ShardError unless the open tar `file` is, by its length and its ends, the one that was indexed."""
+    length = os.fstat(file).st_size
+    if length < index.tar_bytes:
+        raise ShardError(f"shard {tar} is truncated: {length:,} of {index.tar_bytes:,} bytes are there")
+    if length != index.tar_bytes or quick_check(file, length) != index.quick:
+        raise ShardError(
+            f"the index of shard {tar} does not match it: the tar was changed after it was indexed; "
+            f"delete {index_path(tar).name} to have it built again, or restore the tar"
+        )
+
+
+@contextmanager
+def opened(tar: Path) -> Iterator[int]:
+    """A read-only descriptor of a tar. Raises ShardError, naming it, where it cannot be opened."""
+    try:
+        file = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShardError(f"shard {tar} cannot be opened: {error.strerror}") from None
+    try:
+        yield file
+    finally:
+        os.close(file)

@@ -1,0 +1,136 @@
+"""Sources: images by number, wherever they lie. `open_source` finds out what a path is.
+
+A sample is an index into the data set: shards sorted by name, end to end. Reading is random access and thread-safe;
+no format decodes, executes or unpickles anything.
+"""
+
+import glob
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.formats.folder import open_folder
+from pipelines.formats.webdataset import open_packed, open_tars
+from pipelines.index import ShardError
+from pipelines.manifest import NAME
+
+__all__ = ["ShardError", "Source", "open_source", "open_splits"]
+
+# n: samples   s: shards
+
+Path_ = str | Path
+
+
+class Source(Protocol):
+    """A data set: `len` images as they are stored.
+
+    classes: their names, by label; labels: -1 where there is none
+    fingerprint: changes when the data do
+    """
+
+    classes: list[str]
+    shard_sizes: Int64[np.ndarray, " s"]
+    fingerprint: str
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " n"]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, sample: int) -> bytes:
+        """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is."""
+        ...
+
+    def key(self, sample: int) -> str:
+        """The name of the sample inside its shard."""
+        ...
+
+    def shard(self, sample: int) -> str:
+        """The name of the shard the sample lies in, for messages."""
+        ...
+
+
+def open_source(path: Path_ | Sequence[Path_], *, split: str | None = None) -> Source:
+    """The data set at `path`: a packed folder, tars (a folder of them, a glob, braces, an `@file` list, or a list of
+    these), a zip, an IDX file, or a folder of images.
+
+    split: "train", "val" or "test", for a path that holds them. Raises ValueError in one sentence otherwise.
+    """
+    found = open_splits(path)
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split in found:
+        return found[split]
+    names = ", ".join(repr(name) for name in found if name)
+    if split is None:
+        raise ValueError(f"{path} holds several data sets ({names}): open one of them")
+    raise ValueError(f"{path} has no split {split!r}: it holds {names or 'a single data set'}")
+
+
+def open_splits(path: Path_ | Sequence[Path_]) -> dict[str, Source]:
+    """The data sets at `path`, by split; a single one has the name ""."""
+    paths = [str(p) for p in ([path] if isinstance(path, str | Path) else path)]
+    if not paths:
+        raise ValueError("the list of data paths is empty: give at least one")
+    files = [name for p in paths for name in expand(p)]
+    if all(name.endswith(".tar") for name in files):
+        return {"": open_tars([Path(name) for name in files])}
+    if len(files) > 1:
+        raise ValueError(
+            f"a list of data paths must name tars, but {files[0]} and {len(files) - 1} more were given"
+        )
+    return _open_one(Path(files[0]))
+
+
+def _open_one(path: Path) -> dict[str, Source]:
+    if path.is_dir():
+        if (path / NAME).exists():
+            return {"": open_packed(path)}
+        parts = {part.name: part for part in sorted(path.iterdir()) if (part / NAME).exists()}
+        if parts:
+            return {name: open_packed(part) for name, part in parts.items()}
+        if tars := sorted(path.glob("*.tar")):
+            return {"": open_tars(tars)}
+        return dict(open_folder(path))
+    if not path.exists():
+        raise ValueError(f"there is no data set at {path}: the path does not exist")
+    raise ValueError(f"{path} is neither a folder of images nor a tar, a zip or an IDX file")
+
+
+def expand(path: str) -> list[str]:
+    """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, and `*`, `?`, `[` globs."""
+    if path.startswith("pipe:"):
+        raise ValueError(f"{path!r} would run a shell command: pipes are refused, give the tars themselves")
+    if re.match(r"[a-z][a-z0-9+.-]+://", path):
+        raise ValueError(f"{path!r} is remote: copy the shards to a local folder first")
+    if path.startswith("@"):
+        lines = [line.strip() for line in Path(path[1:]).read_text().splitlines()]
+        return [name for line in lines if line and not line.startswith("#") for name in expand(line)]
+    if Path(path).exists():
+        return [path]
+    found = [
+        name for one in _braces(path) for name in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])
+    ]
+    if not found:
+        raise ValueError(f"no file matches {path}")
+    return found
+
+
+def _braces(path: str) -> list[str]:
+    """`a{00..11}b` and `a{x,y}b`, as a shell would spell them out."""
+    pieces = re.split(r"\{([^{}]*)\}", path)
+    choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(pieces)]
+    return ["".join(parts) for parts in product(*choices)]
+
+
+def _choices(inside: str) -> list[str]:
+    if span := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
+        low, high = span.groups()
+        width = max(len(low), len(high)) if "0" in (low[0], high[0]) else 0
+        return [f"{number:0{width}d}" for number in range(int(low), int(high) + 1)]
+    return inside.split(",")
