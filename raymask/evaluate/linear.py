@@ -6,7 +6,6 @@ from math import cos, pi
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from raymask.evaluate.settings import Evaluate
 
@@ -63,6 +62,8 @@ def _batches(
 
 @torch.no_grad()
 def _accuracy(classifier: nn.Linear, queries: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
+    from torchmetrics.classification import MulticlassAccuracy  # takes seconds to import
+
     logits = classifier(queries)
     tops = (1, min(5, classes))
     metrics = [MulticlassAccuracy(classes, top_k=k, average="micro").to(logits.device) for k in tops]

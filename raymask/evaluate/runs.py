@@ -1,0 +1,45 @@
+"""`raymask evaluate`: a run, checkpoint or export in; numbers out, and into the run's `eval/` folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raymask.evaluate.protocol import evaluate, evaluate_pixels, open_evaluation
+
+
+def evaluate_run(
+    path: Path | str, overrides: Sequence[str] = (), *, baselines: bool = False
+) -> dict[str, float]:
+    """`eval/NAME` of what was trained, the linear probe included where `evaluate.linear` is set.
+
+    overrides: `evaluate.KEY=value` and `data.KEY=value` over the run's config
+    baselines: also measure the same backbone untrained (`untrained/NAME`) and raw pixels (`pixels/NAME`)
+    Writes RUN/eval/NETWORK_step_N.json. Raises ValueError, with what to do, where accuracies cannot be had.
+    """
+    from raymask.config import change
+    from raymask.device import autocast_dtype, pick_device
+    from raymask.run import write_json
+    from raymask.trained import open_trained
+
+    config = change(open_trained(path).config, list(overrides))
+    trained = open_trained(path, network=config.evaluate.network)
+    evaluation = open_evaluation(config)
+    if evaluation.missing is not None:
+        raise ValueError(evaluation.missing)
+    device = pick_device()
+    dtype = autocast_dtype(device, config.train.precision)
+    results = evaluate(trained.backbone.to(device), evaluation, final=True, dtype=dtype)
+    if baselines:
+        untrained = trained.config.backbone.build(seed=config.run.seed).to(device)
+        found = evaluate(untrained, evaluation, final=True, dtype=dtype)
+        results |= {name.replace("eval/", "untrained/"): value for name, value in found.items()}
+        found = evaluate_pixels(evaluation)
+        results |= {name.replace("eval/", "pixels/"): value for name, value in found.items()}
+    if trained.run is not None:
+        folder = trained.run / "eval"
+        folder.mkdir(exist_ok=True)
+        about = {"step": trained.step, "network": config.evaluate.network, "tensors": trained.tensors}
+        about |= {"bank": config.data.located().train, "bank_images": len(evaluation.bank.samples)}
+        about |= {"queries": config.data.located().val, "query_images": len(evaluation.queries.samples)}
+        about |= {"evaluate": config.evaluate.model_dump(mode="json"), "results": results}
+        write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
+    return results

@@ -1,0 +1,134 @@
+"""A trained backbone as a folder that plain timm opens: model.safetensors and config.json.
+
+`timm.create_model("local-dir:FOLDER", pretrained=True)` is all a user of it needs; nothing of raymask.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from raymask import __version__
+from raymask.backbone import VisionBackbone
+from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, load_strictly, open_trained, read_weights
+from raymask.vit import Backbone
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the crops are normalised with
+TOLERANCE = 1e-4  # float32, two implementations of the same sums
+
+
+def export(
+    path: Path | str, *, out: Path | str | None = None, network: Literal["teacher", "student"] = "teacher"
+) -> Path:
+    """Writes the backbone of a run or checkpoint and compares it with plain timm; returns the folder.
+
+    Raises ValueError for a folder that exists and is no export, and where timm gives other features.
+    """
+    trained = open_trained(path, network=network)
+    if out is None and trained.run is None:
+        raise ValueError(
+            f"{path} lies in no run directory, so the export has no place of its own: give out=FOLDER"
+        )
+    folder = Path(out) if out is not None else trained.run / "export" / network
+    if folder.exists() and not _is_export(folder):
+        raise ValueError(f"{folder} exists and is not an export: give another out=FOLDER")
+    beside = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        write(trained, beside, network=network)
+        verify(trained.backbone, beside)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def write(trained: Trained, folder: Path, *, network: str) -> None:
+    """The weights under timm's names, and what timm and a reader need to know about them."""
+    vit = trained.backbone.vit
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    height, width = (
+        side * patch for side, patch in zip(trained.backbone.native, trained.backbone.patch_size)
+    )
+    about = {
+        "architecture": trained.config.backbone.name.split(".")[0],
+        "num_classes": 0,
+        "num_features": vit.num_features,
+        "global_pool": "token",
+        "model_args": arguments(trained.config.backbone),
+        "pretrained_cfg": {
+            "input_size": [3, height, width],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 224 / 256,
+            "mean": list(MEAN),
+            "std": list(STD),
+            "num_classes": 0,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+        "raymask": {
+            "version": __version__,
+            "network": network,
+            "run": trained.config.run.name,
+            "step": trained.step,
+            "config": trained.config.model_dump(mode="json"),
+        },
+    }
+    (folder / EXPORT_CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def arguments(settings: Backbone) -> dict[str, Any]:
+    """The keyword arguments that make timm's model of that name the trained one."""
+    size = settings.image_size
+    named = {
+        "img_size": list(size) if isinstance(size, tuple) else size,
+        "patch_size": settings.patch_size,
+        "embed_dim": settings.dim,
+        "depth": settings.depth,
+        "num_heads": settings.heads,
+        "mlp_ratio": settings.mlp_ratio,
+        "reg_tokens": settings.registers or None,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def load_in_timm(folder: Path) -> torch.nn.Module:
+    """The exported backbone in plain timm. Raises ValueError unless every tensor matches."""
+    about = json.loads((folder / EXPORT_CONFIG).read_text())
+    vit = timm.create_model(about["architecture"], pretrained=False, num_classes=0, **about["model_args"])
+    load_strictly(vit, read_weights(folder / WEIGHTS), where=str(folder))
+    return vit.eval()
+
+
+@torch.no_grad()
+def verify(backbone: VisionBackbone, folder: Path) -> float:
+    """The largest difference between our features and plain timm's of the same images at native size.
+
+    Raises ValueError beyond TOLERANCE. At other sizes plain timm resamples positions by a rule of its own.
+    """
+    vit = load_in_timm(folder)
+    height, width = (side * patch for side, patch in zip(backbone.native, backbone.patch_size))
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    device = next(backbone.parameters()).device
+    ours = backbone(images.to(device))[0].float().cpu()
+    largest = float((vit.forward_features(images) - ours).abs().max())
+    if not largest <= TOLERANCE:
+        raise ValueError(
+            f"{folder}: plain timm's features differ from ours by {largest:.3g} (at most {TOLERANCE})"
+        )
+    return largest
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return "raymask" in json.loads((folder / EXPORT_CONFIG).read_text())
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,116 @@
+"""Opening what a run left: a run directory, one of its checkpoints, or an exported folder.
+
+Nothing is unpickled: weights are safetensors, the rest is JSON and YAML.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raymask import checkpoint
+from raymask.backbone import VisionBackbone
+
+if TYPE_CHECKING:
+    from raymask.config import Config
+
+WEIGHTS, EXPORT_CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained backbone and where it came from.
+
+    run: its run directory, or None for an export
+    tensors: how many of the network's tensors were loaded, in words
+    """
+
+    backbone: VisionBackbone
+    config: "Config"
+    step: int
+    run: Path | None
+    tensors: str
+
+
+def open_trained(path: Path | str, *, network: Literal["teacher", "student"] = "teacher") -> Trained:
+    """The backbone of a run (its last checkpoint), of a checkpoint, or of an export.
+
+    Raises ValueError for anything else, and unless every tensor matches.
+    """
+    path = Path(path)
+    path = path.parent if path.name == WEIGHTS else path
+    if (path / "state.json").exists():
+        return _open_checkpoint(path, network)
+    if (path / "config.yaml").exists():
+        newest = checkpoint.latest(path / "checkpoints")
+        if newest is None:
+            raise ValueError(f"{path} has no checkpoint yet; raymask resume {path} goes on with the run")
+        return _open_checkpoint(newest, network)
+    if (path / EXPORT_CONFIG).exists() and (path / WEIGHTS).exists():
+        return _open_export(path)
+    raise ValueError(
+        f"{path} is no run directory, no checkpoint and no export; "
+        "give RUN, RUN/checkpoints/step_N or RUN/export/teacher"
+    )
+
+
+def _open_checkpoint(folder: Path, network: str) -> Trained:
+    from raymask.config import load
+
+    run = folder.parent.parent
+    if not (run / "config.yaml").exists():
+        raise ValueError(f"{folder} does not lie in a run directory: {run / 'config.yaml'} is missing")
+    config = load(str(run / "config.yaml"))
+    weights = read_weights(folder / WEIGHTS)
+    prefix = f"{network}.backbone.vit."
+    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    if not own:
+        networks = sorted({name.split(".")[0] for name in weights if ".backbone.vit." in name})
+        raise ValueError(f"{folder} holds no {network} backbone; it holds {', '.join(networks) or 'none'}")
+    backbone = config.backbone.build(seed=config.run.seed)
+    tensors = load_strictly(backbone.vit, own, where=str(folder))
+    return Trained(
+        backbone.eval(), config, int(json.loads((folder / "state.json").read_text())["step"]), run, tensors
+    )
+
+
+def _open_export(folder: Path) -> Trained:
+    from raymask.config import build
+
+    about = json.loads((folder / EXPORT_CONFIG).read_text()).get("raymask")
+    if about is None:
+        raise ValueError(f"{folder / EXPORT_CONFIG} was not written by raymask export")
+    config = build(about["config"])
+    backbone = config.backbone.build(seed=config.run.seed)
+    tensors = load_strictly(backbone.vit, read_weights(folder / WEIGHTS), where=str(folder))
+    return Trained(backbone.eval(), config, about["step"], None, tensors)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError for a file that is cut short or none at all."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{file} cannot be read as safetensors ({error}); take an older checkpoint"
+        ) from error
+
+
+def load_strictly(module: nn.Module, weights: dict[str, Tensor], *, where: str) -> str:
+    """Loads all of `weights`; says how many. Raises ValueError naming what does not match."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    matched = f"{len(expected.keys() - set(wrong))}/{len(expected)} tensors"
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{where}: {matched} match. {name!r} is {given.get(name, 'missing')} there and "
+            f"{expected.get(name, 'unknown')} here: open it with the config it was trained with"
+        )
+    module.load_state_dict(weights, strict=True)
+    return matched
