@@ -1,0 +1,229 @@
+"""Frozen networks that teach or choose: logits and tokens of only some patches, and the attention of [CLS].
+
+The networks are plain timm models. What is dropped is dropped: a kept patch keeps the position of its original place,
+the rest never enters a block. A convolutional network cannot drop patches; it may teach only without a mask.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from timm.layers import Attention, PatchEmbed
+from timm.models.cait import Cait
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymask.attention import cls_row, project
+
+# b: images   h, w: pixels   n: patches   kept: patches that stay   c: classes   d: width   t: tokens of a block
+
+MASKABLE = (
+    "any timm VisionTransformer (ViT, DeiT with or without distillation token, DeiT III, CLIP) and CaiT"
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of the patches it sees: its logits, and its patch tokens after the asked blocks."""
+
+    logits: Float[Tensor, "b c"]
+    tokens: tuple[Float[Tensor, "b kept d"], ...] = ()
+
+
+class Frozen(nn.Module):
+    """A network that is never trained: always in evaluation mode, no gradient, no part of the optimiser's work."""
+
+    def __init__(self, network: nn.Module, *, image_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.image_size = image_size
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stays in evaluation mode: drop path and dropout are for those who learn."""
+        return super().train(False)
+
+    def grid(self, images: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
+        """Rows and columns of patches that this network cuts these images into."""
+        require_maskable(self.network)
+        return self.network.patch_embed.dynamic_feat_size(self.image_size or tuple(images.shape[-2:]))
+
+    @torch.no_grad()
+    def forward(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        visible: Int[Tensor, "b kept"] | None = None,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Seen:
+        """What the network makes of the `visible` patches (None: of all of them)."""
+        return look(self.network, self._fitted(images), visible=visible, layers=layers)
+
+    @torch.no_grad()
+    def scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+        """What [CLS] of the last block attends to, over the patches of this network's own grid."""
+        return cls_attention(self.network, self._fitted(images))
+
+    def _fitted(self, images: Tensor) -> Tensor:
+        if self.image_size is None or tuple(images.shape[-2:]) == self.image_size:
+            return images
+        return functional.interpolate(images, size=self.image_size, mode="bicubic", antialias=True)
+
+
+def look(
+    network: nn.Module,
+    images: Float[Tensor, "b 3 h w"],
+    *,
+    visible: Int[Tensor, "b kept"] | None = None,
+    layers: tuple[int, ...] = (),
+) -> Seen:
+    """Logits of `network` from the `visible` patches only, and its patch tokens after the blocks `layers`.
+
+    The order of places within a row changes nothing but rounding. A distilled network averages its two heads.
+    """
+    if visible is None and not layers:
+        return Seen(network(images))
+    require_maskable(network)
+    check_layers(network, layers)
+    if isinstance(network, Cait):
+        return _look_through_cait(network, images, visible=visible, layers=layers)
+    return _look_through_vit(network, images, visible=visible, layers=layers)
+
+
+def is_maskable(network: nn.Module) -> bool:
+    """Whether `network` can leave patches out."""
+    return isinstance(network, VisionTransformer | Cait)
+
+
+def require_maskable(network: nn.Module) -> None:
+    """Raises ValueError for a network without patch tokens, naming those that have them."""
+    if not is_maskable(network):
+        raise ValueError(
+            f"a teacher of the class {type(network).__name__} cannot drop patches: mask {MASKABLE}, "
+            "or let this teacher see everything (keep_ratio: 1)"
+        )
+
+
+def check_layers(network: nn.Module, layers: tuple[int, ...]) -> None:
+    """Raises ValueError for blocks that `network` does not have."""
+    depth = len(network.blocks)
+    if any(not 0 <= layer < depth for layer in layers):
+        raise ValueError(
+            f"asked for the tokens of blocks {list(layers)}, but the network has blocks 0 to {depth - 1}"
+        )
+
+
+def _look_through_vit(
+    vit: VisionTransformer, images: Tensor, *, visible: Tensor | None, layers: tuple[int, ...]
+) -> Seen:
+    tokens = vit.norm_pre(embed(vit, images, visible=visible))
+    tokens, kept = _through(vit.blocks, tokens, layers=layers, prefix=vit.num_prefix_tokens)
+    return Seen(vit.forward_head(vit.norm(tokens)), kept)
+
+
+def _look_through_cait(
+    cait: Cait, images: Tensor, *, visible: Tensor | None, layers: tuple[int, ...]
+) -> Seen:
+    patches = cait.pos_drop(
+        _embed_patches(cait.patch_embed, images, visible) + _rows(cait.pos_embed, visible)
+    )
+    patches, kept = _through(cait.blocks, patches, layers=layers, prefix=0)
+    # [CLS] joins only now, in the class-attention blocks.
+    return Seen(cait.forward_head(cait.norm(cait.forward_cls(patches))), kept)
+
+
+def _through(
+    blocks: nn.Sequential, tokens: Tensor, *, layers: tuple[int, ...], prefix: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    kept = {}
+    for number, block in enumerate(blocks):
+        tokens = block(tokens)
+        if number in layers:
+            kept[number] = tokens[:, prefix:]
+    return tokens, tuple(kept[number] for number in layers)
+
+
+def embed(
+    vit: VisionTransformer, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b kept"] | None = None
+) -> Float[Tensor, "b t d"]:
+    """The tokens that enter the blocks: all prefix tokens, then the visible patches with their own positions."""
+    patches = _embed_patches(vit.patch_embed, images, visible)
+    # timm's own rule for prefix tokens and positions, of every family, read off an image of zero embeddings.
+    grid = vit.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
+    shape = (1, *grid, vit.embed_dim) if vit.dynamic_img_size else (1, grid[0] * grid[1], vit.embed_dim)
+    table = vit._pos_embed(patches.new_zeros(shape, dtype=vit.patch_embed.proj.weight.dtype))
+    prefix = table[:, : vit.num_prefix_tokens].expand(len(images), -1, -1)
+    return torch.cat([prefix, patches + _rows(table[:, vit.num_prefix_tokens :], visible)], dim=1)
+
+
+def _embed_patches(stem: nn.Module, images: Tensor, visible: Tensor | None) -> Float[Tensor, "b kept d"]:
+    """Patch embeddings without positions. The plain projection is applied to the visible patches only."""
+    if visible is None or type(stem) is not PatchEmbed or stem.dynamic_img_pad:
+        patches = stem(images)
+        patches = patches.flatten(1, 2) if patches.ndim == 4 else patches
+        return patches if visible is None else _gather(patches, visible)
+    weight = stem.proj.weight
+    pixels = _gather(patchify(images, stem.patch_size), visible)
+    return stem.norm(functional.linear(pixels, weight.flatten(1), stem.proj.bias))
+
+
+def patchify(images: Float[Tensor, "b 3 h w"], size: tuple[int, int]) -> Float[Tensor, "b n pixels"]:
+    """The pixels of each patch in one row (channel, row, column), row-major over the grid; rests are cut off."""
+    rows, columns = images.shape[-2] // size[0], images.shape[-1] // size[1]
+    cut = (
+        images[..., : rows * size[0], : columns * size[1]]
+        .unflatten(3, (columns, size[1]))
+        .unflatten(2, (rows, size[0]))
+    )
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def _gather(patches: Float[Tensor, "b n d"], visible: Int[Tensor, "b kept"]) -> Float[Tensor, "b kept d"]:
+    return patches.gather(1, visible[:, :, None].expand(-1, -1, patches.shape[2]))
+
+
+def _rows(table: Float[Tensor, "1 n d"], visible: Int[Tensor, "b kept"] | None) -> Float[Tensor, "#b kept d"]:
+    return table if visible is None else table[0][visible]
+
+
+@torch.no_grad()
+def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+    """Head-mean attention of [CLS] to the patches in the last block, at least float32, from one query row.
+
+    In CaiT this is the last class-attention block. A ViT without [CLS] gives the mean over all queries instead.
+    """
+    require_maskable(network)
+    with torch.autocast(images.device.type, enabled=False):
+        if isinstance(network, Cait):
+            return _cait_attention(network, images)
+        tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
+        return attention_row(
+            network.blocks[-1], tokens, prefix=network.num_prefix_tokens, cls=network.has_class_token
+        )
+
+
+def attention_row(
+    block: nn.Module, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
+) -> Float[Tensor, "b n"]:
+    """The attention over patches that `block` would pay: of token 0, or without [CLS] of all tokens on average."""
+    attention = getattr(block, "attn", None)
+    if not isinstance(attention, Attention):
+        raise ValueError(
+            f"{type(attention).__name__} gives no attention of [CLS]: choose another source of scores"
+        )
+    query, key, _ = project(attention, block.norm1(tokens))
+    if cls:
+        return cls_row(query, key, attention.scale).mean(1)[:, prefix:]
+    return torch.softmax(query @ key.mT * attention.scale, dim=-1).mean((1, 2))[:, prefix:]
+
+
+def _cait_attention(cait: Cait, images: Tensor) -> Float[Tensor, "b n"]:
+    patches = cait.blocks(_embed_patches(cait.patch_embed, images, None) + cait.pos_embed)
+    cls = cait.cls_token.expand(len(images), -1, -1)
+    for block in cait.blocks_token_only[:-1]:
+        cls = block(patches, cls)
+    last = cait.blocks_token_only[-1]
+    tokens, attention = last.norm1(torch.cat([cls, patches], dim=1)), last.attn
+    query = attention.q(tokens[:, :1]).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    key = attention.k(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    return cls_row(query, key, attention.scale).mean(1)[:, 1:]
