@@ -1,0 +1,102 @@
+"""The run directory: made once, never overwritten, and what is written into it before the first step."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipelines.settings import Settings
+
+_PACKAGES = (
+    "raymask",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "numba",
+    "safetensors",
+    "pydantic",
+    "webdataset",
+)
+
+
+class Run(Settings):
+    """Where a run is written, and the seed of all its randomness.
+
+    name: of the run's directory; null takes the name of the preset or config file
+    root: directory that holds the runs
+    """
+
+    name: str | None = None
+    root: str = "runs"
+    seed: int = 0
+
+    def folder(self) -> Path:
+        """The run directory, as an absolute path."""
+        assert self.name, "a loaded config has a run name"
+        return (Path(self.root).expanduser() / self.name).resolve()
+
+
+def create(run: Run) -> Path:
+    """The new run directory. Raises ValueError where there is one already, or where it cannot be made."""
+    folder = run.folder()
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ValueError(
+            f"the run directory {folder} exists and is never overwritten: continue it with "
+            f"'raymask resume {folder}', or name another with run.name=NAME"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"the run directory {folder} cannot be made ({error.strerror}): set run.root=DIR"
+        ) from error
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Removes a run directory in which nothing was trained, so that a refused start leaves nothing behind."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment(*, device: str, world: int) -> dict:
+    """What a run ran on: versions, device, git state of the working directory, command."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "device": device,
+        "world": world,
+        "command": sys.argv,
+        "git": _git(),
+    }
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(json.dumps(value, indent=2) + "\n")
+    beside.replace(path)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, str | bool] | None:
+    """Commit of the working directory and whether files were changed; None outside a repository."""
+    try:
+        commit = _output("git", "rev-parse", "HEAD").strip()
+        return {"commit": commit, "changed": bool(_output("git", "status", "--porcelain").strip())}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
