@@ -1,9 +1,10 @@
-"""Losses of knowledge distillation, as pure functions of logits or tokens. Only the student's side has a gradient.
+"""Losses of knowledge distillation, as pure functions of logits or tokens. Only the student's side has a
+gradient.
 
 soft      tau^2 KL(teacher || student), summed over classes, mean over images (MaskedKD's own)
 hard      cross-entropy with the teacher's first choice
-deit      the soft term as DeiT's code has it: divided by the number of classes as well (1000 times weaker on ImageNet)
-manifold  squared differences of cosine-similarity matrices of tokens (Hao et al., NeurIPS 2022)
+deit      the soft term as DeiT's code has it: divided by the number of classes as well (1000 times weaker on
+ImageNet) manifold  squared differences of cosine-similarity matrices of tokens (Hao et al., NeurIPS 2022)
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from torch.nn import functional
 
 
 def base_loss(
-    logits: Float[Tensor, "b c"], targets: Int[Tensor, "b"] | Float[Tensor, "b c"], *, smoothing: float = 0.0
+    logits: Float[Tensor, "b c"], targets: Int[Tensor, " b"] | Float[Tensor, "b c"], *, smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Cross-entropy with class numbers (smoothed) or with rows of probabilities (mixup; taken as they are)."""
+    """Cross-entropy with class numbers (smoothed), or with rows of probabilities (mixup) as they are."""
     if targets.is_floating_point():
         return -(targets * functional.log_softmax(logits, -1)).sum(-1).mean()
     return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -28,7 +29,7 @@ def base_loss(
 def soft_loss(
     student: Float[Tensor, "b c"], teacher: Float[Tensor, "b c"], *, temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """temperature^2 * KL(softmax(teacher / temperature) || softmax(student / temperature)), mean over images."""
+    """temperature^2 * KL(teacher || student) of logits over the temperature, mean over images."""
     return temperature**2 * _divergence(student, teacher, temperature=temperature).mean()
 
 
@@ -51,14 +52,14 @@ def combine(base: Float[Tensor, ""], distilled: Float[Tensor, ""], *, alpha: flo
 
 def _divergence(
     student: Float[Tensor, "b c"], teacher: Float[Tensor, "b c"], *, temperature: float
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     target = functional.log_softmax(teacher.detach() / temperature, -1)
     return (target.exp() * (target - functional.log_softmax(student / temperature, -1))).sum(-1)
 
 
 @dataclass(frozen=True)
 class ManifoldTerms:
-    """The three terms of one pair of layers: within an image, across images at one place, among random tokens."""
+    """The terms of one pair of layers: within an image, across images at one place, among random tokens."""
 
     patch: Float[Tensor, ""]
     sample: Float[Tensor, ""]
@@ -70,17 +71,19 @@ class ManifoldTerms:
 
 
 def manifold_terms(
-    student: Float[Tensor, "b n ds"], teacher: Float[Tensor, "b n dt"], *, chosen: Int[Tensor, "r"]
+    student: Float[Tensor, "b n ds"], teacher: Float[Tensor, "b n dt"], *, chosen: Int[Tensor, " r"]
 ) -> ManifoldTerms:
-    """How differently the two networks lay out the same tokens; `chosen` are places in the flattened b * n tokens.
+    """How differently the two networks lay out the same tokens; `chosen` are places in the flattened b * n
+    tokens.
 
-    Under a masked teacher, give the student's tokens at the kept places, in ascending order: the term across images
-    compares one place of every row, and after a choice per image the rows no longer share places (our reading).
+    Under a masked teacher, give the student's tokens at the kept places, in ascending order: the term across
+    images compares one place of every row, and after a choice per image the rows no longer share places (our
+    reading).
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
-            f"manifold distillation compares the same tokens, but the student gives {tuple(student.shape[:2])} "
-            f"(images, tokens) and the teacher {tuple(teacher.shape[:2])}: their patch grids must agree"
+            f"manifold distillation compares the same tokens, but the student gives "
+            f"{tuple(student.shape[:2])} (images, tokens) and the teacher {tuple(teacher.shape[:2])}: their patch grids must agree"
         )
     ours, theirs = functional.normalize(student, dim=-1), functional.normalize(teacher.detach(), dim=-1)
     return ManifoldTerms(

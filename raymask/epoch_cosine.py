@@ -12,13 +12,14 @@ Value = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class EpochCosine(Settings):
-    """A straight line from `start` to `peak`, then a cosine to `end` that counts from epoch 0; constant in an epoch.
+    """A straight line from `start` to `peak`, then a cosine to `end` that counts from epoch 0; constant in an
+    epoch.
 
     With w = round(warmup * epochs) and t = max(0, epoch - lag):
         t <  w: start + (peak - start) * t / w
         t >= w: end + (peak - end) * (1 + cos(pi * t / epochs)) / 2
-    The official loops of DeiT and MaskedKD ask for the next value after an epoch by that epoch's own number, so that
-    epochs 0 and 1 both run at `start`: lag 1. The cosine is not shifted by the warm-up.
+    The official loops of DeiT and MaskedKD ask for the next value after an epoch by that epoch's own number,
+    so that epochs 0 and 1 both run at `start`: lag 1. The cosine is not shifted by the warm-up.
 
     >>> schedule = EpochCosine(peak=1.0, warmup=0.2)
     >>> [schedule(Progress(step=i, steps=10, steps_per_epoch=1)) for i in range(4)]

@@ -1,7 +1,8 @@
 """Frozen networks that teach or choose: logits and tokens of only some patches, and the attention of [CLS].
 
-The networks are plain timm models. What is dropped is dropped: a kept patch keeps the position of its original place,
-the rest never enters a block. A convolutional network cannot drop patches; it may teach only without a mask.
+The networks are plain timm models. What is dropped is dropped: a kept patch keeps the position of its
+original place, the rest never enters a block. A convolutional network cannot drop patches; it may teach only
+without a mask.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from torch.nn import functional
 
 from raymask.attention import cls_row, project
 
-# b: images   h, w: pixels   n: patches   kept: patches that stay   c: classes   d: width   t: tokens of a block
+# b: images   h, w: pixels   n: patches   kept: patches that stay   c: classes   d: width   t: tokens of a
+# block
 
 MASKABLE = (
     "any timm VisionTransformer (ViT, DeiT with or without distillation token, DeiT III, CLIP) and CaiT"
@@ -25,14 +27,14 @@ MASKABLE = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of the patches it sees: its logits, and its patch tokens after the asked blocks."""
+    """What a network makes of the patches it sees: logits, and its patch tokens after the asked blocks."""
 
     logits: Float[Tensor, "b c"]
     tokens: tuple[Float[Tensor, "b kept d"], ...] = ()
 
 
 class Frozen(nn.Module):
-    """A network that is never trained: always in evaluation mode, no gradient, no part of the optimiser's work."""
+    """A network that is never trained: always in evaluation mode, without gradients."""
 
     def __init__(self, network: nn.Module, *, image_size: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ def _through(
 def embed(
     vit: VisionTransformer, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b kept"] | None = None
 ) -> Float[Tensor, "b t d"]:
-    """The tokens that enter the blocks: all prefix tokens, then the visible patches with their own positions."""
+    """The tokens that enter the blocks: all prefix tokens, then the visible patches at their own positions."""
     patches = _embed_patches(vit.patch_embed, images, visible)
     # timm's own rule for prefix tokens and positions, of every family, read off an image of zero embeddings.
     grid = vit.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
@@ -168,7 +170,7 @@ def _embed_patches(stem: nn.Module, images: Tensor, visible: Tensor | None) -> F
 
 
 def patchify(images: Float[Tensor, "b 3 h w"], size: tuple[int, int]) -> Float[Tensor, "b n pixels"]:
-    """The pixels of each patch in one row (channel, row, column), row-major over the grid; rests are cut off."""
+    """The pixels of each patch as (channel, row, column), row-major over the grid; rests are cut off."""
     rows, columns = images.shape[-2] // size[0], images.shape[-1] // size[1]
     cut = (
         images[..., : rows * size[0], : columns * size[1]]
@@ -190,7 +192,8 @@ def _rows(table: Float[Tensor, "1 n d"], visible: Int[Tensor, "b kept"] | None) 
 def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
     """Head-mean attention of [CLS] to the patches in the last block, at least float32, from one query row.
 
-    In CaiT this is the last class-attention block. A ViT without [CLS] gives the mean over all queries instead.
+    In CaiT this is the last class-attention block. A ViT without [CLS] gives the mean over all queries
+    instead.
     """
     require_maskable(network)
     with torch.autocast(images.device.type, enabled=False):
@@ -205,7 +208,7 @@ def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float
 def attention_row(
     block: nn.Module, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
 ) -> Float[Tensor, "b n"]:
-    """The attention over patches that `block` would pay: of token 0, or without [CLS] of all tokens on average."""
+    """The attention that `block` would pay to patches: of token 0, or without [CLS] the mean of all tokens."""
     attention = getattr(block, "attn", None)
     if not isinstance(attention, Attention):
         raise ValueError(

@@ -1,9 +1,9 @@
 """Which patches a network keeps: from scores to the sorted places of the patches that stay.
 
 Selection is by whole numbers, so nothing flows back through it; scores are compared in float32 or better even
-under autocast (ranks of bfloat16 scores collapse), and ties go to the lower place, so that every device agrees.
-Kept places come out in ascending order: the forward does not care, but terms that compare one place over several
-images (manifold distillation) want one common order.
+under autocast (ranks of bfloat16 scores collapse), and ties go to the lower place, so that every device
+agrees. Kept places come out in ascending order: the forward does not care, but terms that compare one place
+over several images (manifold distillation) want one common order.
 """
 
 import torch
@@ -11,15 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-# b: images   h: heads   q, k: query and key tokens   n: patches   n2: patches of another grid   kept: kept patches
+# b: images   h: heads   q, k: query and key tokens   n: patches   n2: patches of another grid   kept: kept
+# patches
 
-# MaskedKD's Tables 1 and 2 say "75 %" and "40 %" where the published FLOPs fit 144 and 80 of 196 patches, not the
-# rounded 147 and 78 (arXiv:2302.10494). Its 50 % and 25 % are plain: 98 and 49, and so are 192 and 128 of 256.
+# MaskedKD's Tables 1 and 2 say "75 %" and "40 %" where the published FLOPs fit 144 and 80 of 196 patches, not
+# the rounded 147 and 78 (arXiv:2302.10494). Its 50 % and 25 % are plain: 98 and 49, and so are 192 and 128 of
+# 256.
 PUBLISHED_COUNTS = {(196, 0.75): 144, (196, 0.40): 80}
 
 
 def keep_count(patches: int, ratio: float) -> int:
-    """How many of `patches` a keep ratio means: the paper's own counts on its 14 x 14 grid, else the nearest number.
+    """How many of `patches` a keep ratio means: the paper's own counts on its 14 x 14 grid, else the nearest
+    number.
 
     >>> [keep_count(196, ratio) for ratio in (1.0, 0.75, 0.5, 0.4, 0.25)]
     [196, 144, 98, 80, 49]
@@ -61,7 +64,8 @@ def keep_lowest(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b kept
 def with_random_share(
     scores: Float[Tensor, "b n"], noise: Float[Tensor, "b n"], *, count: int, share: float
 ) -> Float[Tensor, "b n"]:
-    """Scores whose `count` highest are the true highest but for a share of `count` drawn among all the others.
+    """Scores whose `count` highest are the true highest but for a share of `count` drawn among all the
+    others.
 
     MaskedKD's "top 40 % and 10 % at random" is count = 50 % and share = 0.2. `noise` is uniform in [0, 1).
     """
@@ -78,7 +82,8 @@ def map_grid(
 ) -> Float[Tensor, "b n2"]:
     """Scores of a grid of `source` (rows, columns) read off at the centres of a grid of `target`, bilinearly.
 
-    For a follower whose patches or resolution differ from the guide's; counts are then of the target's patches.
+    For a follower whose patches or resolution differ from the guide's; counts are then of the target's
+    patches.
     """
     if scores.shape[1] != source[0] * source[1]:
         raise ValueError(f"{scores.shape[1]} scores do not fill a grid of {source[0]} x {source[1]} patches")

@@ -1,6 +1,8 @@
-"""Replays of the MaskedKD cases (effl-lab/MaskedKD, DeiT, manifold distillation): selection, networks, losses, steps.
+"""Replays of the MaskedKD cases (effl-lab/MaskedKD, DeiT, manifold distillation): selection, networks,
+losses, steps.
 
-All is computed in float64; where the case was recorded in float32, its stated relative and absolute tolerances hold.
+All is computed in float64; where the case was recorded in float32, its stated relative and absolute
+tolerances hold.
 """
 
 from functools import partial
@@ -23,7 +25,7 @@ from raymask.distillation import (
 from raymask.epoch_cosine import EpochCosine
 from raymask.masks.select import keep_highest, patch_scores
 from raymask.progress import Progress
-from raymask.teachers import Frozen, cls_attention, look
+from raymask.teachers import Frozen, cls_attention
 from tests.golden.cases import Case, Deviation, compare, replays
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -101,7 +103,7 @@ def replay_selection(case: Case) -> list[Deviation]:
 
 @replays("maskedkd/student_forward")
 def replay_student(case: Case) -> list[Deviation]:
-    """Logits of the full image, the last block's attention row, and what it keeps; on the student's own network."""
+    """Logits of the full image, the last block's attention row, and what it keeps."""
     hyper = case.meta["hyper_parameters"]
     vit = _vit(case.under("w.", torch.float64), image=hyper["img"], heads=hyper["heads"])
     images = case["images"].double()
