@@ -1,0 +1,47 @@
+"""What every masking strategy is given, and what it gives."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from raymask.progress import Progress
+from raymask.streams import Rng
+
+# b: rows (an image in a view)   n: patches
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The patches to choose from: who they belong to, how many to hide, and what the guide network says of them.
+
+    keys: one stream a row, for its draws
+    ratios: share to hide in each row; rows of equal ratio hide equal counts
+    grid: rows and columns of patches
+    scores: the higher, the more the guide attends to a patch; None where no strategy asked for it
+    ratio_draw: a second, independent draw of the batch's ratio
+    """
+
+    keys: Int[Tensor, " b"]
+    ratios: Float[Tensor, " b"]
+    grid: tuple[int, int]
+    progress: Progress
+    rng: Rng
+    scores: Float[Tensor, "b n"] | None = None
+    ratio_draw: float = 0.0
+
+    @property
+    def patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+class Strategy(Protocol):
+    """Chooses the patches to hide."""
+
+    @property
+    def hides_exact_counts(self) -> bool:
+        """Whether each row hides exactly int(ratio * patches), as dropping needs."""
+
+    def hide(self, guide: Guide) -> Bool[Tensor, "b n"]:
+        """True where a patch is hidden."""
