@@ -1,7 +1,7 @@
-"""The index beside a tar: where each image lies, its label and its key, so that any sample is one `pread` away.
+"""The index beside a tar: where each image lies, its label and its key, so that a read is one `pread`.
 
-`NAME.tar.index.safetensors` holds the arrays; its metadata say which tar it belongs to. It is built once by
-scanning the tar's headers; image bytes are not looked at, and members other than images and labels are never read.
+`NAME.tar.index.safetensors` holds the arrays; its metadata say which tar it belongs to. `pipelines.scan`
+builds one for a tar that has none.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class ShardError(ValueError):
 class ShardIndex:
     """What one tar holds. Offsets and sizes in bytes; label -1 where there is none.
 
-    checksum: "blake2b:..." of the whole tar where it is known (our packer knows it), else "scan:..." of this index
+    checksum: "blake2b:..." of the whole tar where known (our packer knows it), else "scan:..." of the index
     quick: blake2b of the tar's size and its two ends: shows cheaply that index and tar belong together
     """
 
@@ -71,7 +71,7 @@ def quick_check(file: int, length: int) -> str:
 def make_index(
     rows: list[tuple[int, int, int]], keys: list[bytes], *, tar_bytes: int, quick: str, checksum: str = ""
 ) -> ShardIndex:
-    """An index from (offset, size, label) rows and keys; without a checksum of the tar it gets one of itself."""
+    """An index from (offset, size, label) rows and keys; without the tar's checksum it gets one of itself."""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
     key_bytes = np.frombuffer(b"".join(keys), dtype=np.uint8)
     key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
@@ -80,7 +80,8 @@ def make_index(
         for array in (table, key_ends, key_bytes):
             digest.update(array.tobytes())
         checksum = "scan:" + digest.hexdigest()
-    return ShardIndex(*table, key_ends, key_bytes, tar_bytes, checksum, quick)
+    offsets, sizes, labels = table
+    return ShardIndex(offsets, sizes, labels, key_ends, key_bytes, tar_bytes, checksum, quick)
 
 
 def index_bytes(index: ShardIndex) -> bytes:
@@ -92,7 +93,7 @@ def index_bytes(index: ShardIndex) -> bytes:
         "checksum": index.checksum,
         "quick": index.quick,
     }
-    # One JSON value: safetensors does not promise an order for several, and equal shards shall have equal indexes.
+    # One JSON value: safetensors promises no order for several, and equal shards shall have equal indexes.
     return save(tensors, metadata={"raymask": json.dumps({"format": FORMAT, **about})})
 
 
@@ -148,8 +149,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def read_index(tar: Path) -> ShardIndex | None:
-    """The index beside a tar, or None. Raises ShardError for one that is damaged; see `check_index` for one that
-    belongs to another tar."""
+    """The index beside a tar, or None. Raises ShardError for a damaged one."""
     path = index_path(tar)
     try:
         return parse_index(path.read_bytes())
@@ -162,7 +162,7 @@ def read_index(tar: Path) -> ShardIndex | None:
 
 
 def check_index(index: ShardIndex, tar: Path, file: int) -> None:
-    """Raises ShardError unless the open tar `file` is, by its length and its ends, the one that was indexed."""
+    """Raises ShardError unless the open tar `file` is, by length and ends, the one that was indexed."""
     length = os.fstat(file).st_size
     if length < index.tar_bytes:
         raise ShardError(f"shard {tar} is truncated: {length:,} of {index.tar_bytes:,} bytes are there")

@@ -1,8 +1,8 @@
-"""The sample order: a pure function of (images per shard, seed, position), so resuming is a seek and no state exists.
+"""The sample order: a pure function of (images per shard, seed, position), so resuming is a seek.
 
-The shards are permuted once an epoch and, end to end, cut into lanes. Position p of the endless stream belongs to
-epoch p // N and to lane p mod lanes; each lane walks its own part, shuffled inside bounded windows. Ranks, threads
-and batch sizes only choose which positions they ask for; they never change the answer.
+The shards are permuted once an epoch and, end to end, cut into lanes. Position p of the endless stream
+belongs to epoch p // N and lane p mod lanes; each lane walks its own part, shuffled inside bounded windows.
+Ranks, threads and batch sizes only choose which positions they ask for; they never change the answer.
 """
 
 import threading
@@ -24,8 +24,8 @@ EPOCHS_KEPT = 3
 def shuffled(key: np.uint64, count: int) -> Int64[np.ndarray, " count"]:
     """The permutation of range(count) that belongs to the stream `key`.
 
-    The numbers are ranked by splitmix64 hashes (as in `pipelines.streams`) rather than drawn by a NumPy generator,
-    whose streams may change between NumPy versions: an interrupted run must resume after an upgrade, too.
+    The numbers are ranked by splitmix64 hashes (as in `pipelines.streams`) rather than drawn by a NumPy
+    generator, whose streams may change between versions: a run must resume after an upgrade, too.
     """
     z = np.uint64(key) + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
     z = (z ^ (z >> np.uint64(30))) * MIX1
@@ -35,7 +35,7 @@ def shuffled(key: np.uint64, count: int) -> Int64[np.ndarray, " count"]:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """One epoch's shard permutation: `ends[i]` images lie before the i-th permuted shard, `cuts` part the lanes."""
+    """One epoch: `ends[i]` images lie before the i-th of the permuted `shards`; `cuts` part the lanes."""
 
     shards: Int64[np.ndarray, " s"]
     ends: Int64[np.ndarray, " s+1"]
@@ -91,9 +91,10 @@ class Order:
         return samples, epochs
 
     def replacement(self, sample: int, attempt: int) -> int:
-        """The sample that stands in for a bad one at the given attempt (from 1): the next ones of its shard, in a
-        circle; when the whole shard has been tried, the ones after it. Where every sample is bad it comes back to
-        the first."""
+        """The sample that stands in for a bad one at the given attempt (from 1).
+
+        The next ones of its shard in a circle; when all of the shard have been tried, the ones after it.
+        """
         shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
         start, size = int(self._starts[shard]), int(self.shard_sizes[shard])
         if attempt < size:

@@ -1,7 +1,7 @@
 """Builds the index of a tar that came without one, by walking over its headers.
 
-Only headers and labels (.cls, .json) are read. Whatever else lies in a tar - pickles, links, devices - is stepped
-over, never opened.
+Only headers and labels (.cls, .json) are read. Whatever else lies in a tar - pickles, links, devices - is
+stepped over, never opened.
 """
 
 import json
@@ -42,7 +42,7 @@ def _label(file: int, member: Member, extension: str) -> int:
 
 def _groups(file: int, length: int) -> Iterator[tuple[bytes, dict[str, Member]]]:
     """The samples of a tar: runs of neighbouring members of one key, by extension."""
-    key, group = b"", {}
+    key, group = b"", dict[str, Member]()
     for member in members(file, length):
         this, extension = split_name(member.name)
         if this.rpartition(b"/")[2] == b"" or not extension:
@@ -59,7 +59,7 @@ def _image(group: dict[str, Member]) -> Member | None:
     """The image of a sample: `.jpg` before `.anything.jpg`."""
     plain = [group[extension] for extension in IMAGES if extension in group]
     ends = [member for extension, member in group.items() if extension.rpartition(".")[2] in IMAGES]
-    return (plain or ends or [None])[0]
+    return next(iter(plain + ends), None)
 
 
 def build_index(tar: Path) -> ShardIndex:

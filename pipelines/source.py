@@ -1,7 +1,7 @@
 """Sources: images by number, wherever they lie. `open_source` finds out what a path is.
 
-A sample is an index into the data set: shards sorted by name, end to end. Reading is random access and thread-safe;
-no format decodes, executes or unpickles anything.
+A sample is an index into the data set: shards sorted by name, end to end. Reading is random access and
+thread-safe; no format decodes, executes or unpickles anything.
 """
 
 import glob
@@ -56,8 +56,8 @@ class Source(Protocol):
 
 
 def open_source(path: Path_ | Sequence[Path_], *, split: str | None = None) -> Source:
-    """The data set at `path`: a packed folder, tars (a folder of them, a glob, braces, an `@file` list, or a list of
-    these), a zip, an IDX file, or a folder of images.
+    """The data set at `path`: a packed folder, tars (a folder of them, a glob, braces, an `@file` list, or a
+    list of these), a zip, an IDX file, or a folder of images.
 
     split: "train", "val" or "test", for a path that holds them. Raises ValueError in one sentence otherwise.
     """
@@ -103,7 +103,7 @@ def _open_one(path: Path) -> dict[str, Source]:
 
 
 def expand(path: str) -> list[str]:
-    """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, and `*`, `?`, `[` globs."""
+    """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, `*`, `?` and `[` globs."""
     if path.startswith("pipe:"):
         raise ValueError(f"{path!r} would run a shell command: pipes are refused, give the tars themselves")
     if re.match(r"[a-z][a-z0-9+.-]+://", path):
@@ -113,12 +113,15 @@ def expand(path: str) -> list[str]:
         return [name for line in lines if line and not line.startswith("#") for name in expand(line)]
     if Path(path).exists():
         return [path]
-    found = [
-        name for one in _braces(path) for name in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])
-    ]
+    found = [name for one in _braces(path) for name in (_glob(one) if glob.has_magic(one) else [one])]
     if not found:
         raise ValueError(f"no file matches {path}")
     return found
+
+
+def _glob(pattern: str) -> list[str]:
+    base = Path(Path(pattern).anchor)
+    return sorted(map(str, base.glob(str(Path(pattern).relative_to(base)))))
 
 
 def _braces(path: str) -> list[str]:

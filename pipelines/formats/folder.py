@@ -5,9 +5,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int64
-
 from pipelines.formats.layout import VIRTUAL_SHARD, Layout, arrange, is_image
 
 
@@ -17,7 +14,7 @@ class FolderSource:
     def __init__(self, root: Path, layout: Layout) -> None:
         self.root, self.layout = root, layout
         self.classes = list(layout.classes)
-        self.labels: Int64[np.ndarray, n] = layout.labels
+        self.labels = layout.labels
         self.shard_sizes = layout.shard_sizes
         digest = hashlib.blake2b(digest_size=16)
         for name, label in zip(layout.names, layout.labels.tolist()):

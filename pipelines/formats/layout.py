@@ -48,7 +48,7 @@ def is_image(name: str) -> bool:
 def arrange(names: Iterable[str], where: str) -> dict[str, Layout]:
     """Sorts the image paths (posix, relative) of `where` into splits; the name is "" where there is but one.
 
-    A path is `[root/][split/]class/.../image` or `[root/][split/]image`. Raises ValueError for what is ambiguous.
+    A path is `[root/][split/]class/.../image` or `[root/][split/]image`. Raises ValueError where ambiguous.
     """
     parts = sorted(PurePosixPath(name).parts for name in names)
     if not parts:
@@ -70,7 +70,7 @@ def arrange(names: Iterable[str], where: str) -> dict[str, Layout]:
 
 
 def _common_root(parts: list[tuple[str, ...]]) -> int:
-    """How many leading folders all paths share and none needs: at least a class folder and the image remain."""
+    """How many leading folders all paths share, such that a class folder and the image remain."""
     depth = 0
     while all(len(path) > depth + 2 and path[depth] == parts[0][depth] for path in parts):
         depth += 1

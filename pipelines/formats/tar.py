@@ -1,6 +1,6 @@
-"""Tar headers, read and written directly: nothing is extracted, and no member but a regular file is ever looked at.
+"""Tar headers, read and written directly: nothing is extracted, and only regular files are ever looked at.
 
-Reads ustar, GNU (long names, base-256 sizes) and pax archives. The writer is deterministic: no times, no owners.
+Reads ustar, GNU (long names, large sizes) and pax archives. The writer is deterministic: no times or owners.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ from typing import BinaryIO
 BLOCK = 512
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
 REGULAR = (b"0", b"\0", b"7")
+NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
+EXTENDED = (b"L", b"K", b"x", b"g")
 
 
 @dataclass(frozen=True)
@@ -61,44 +63,47 @@ def members(file: int, length: int) -> Iterator[Member]:
 
     Raises ValueError for a damaged or truncated archive; the caller knows and names the file.
     """
-    position, long_name, pax = 0, None, {}
+    position, long_name, pax = 0, b"", dict[bytes, bytes]()
     while True:
         header = os.pread(file, BLOCK, position)
         if len(header) < BLOCK:
             raise ValueError(
-                f"it is truncated: it ends after {length:,} bytes without the end-of-archive mark"
+                f"it is truncated: it ends after {length:,} bytes without an end-of-archive mark"
             )
         if not header.strip(b"\0"):
             return
         _check(header, position)
-        size = (
-            _number(pax[b"size"] if b"size" in pax else header[124:136])
-            if b"size" not in pax
-            else int(pax[b"size"])
-        )
         kind, data = header[156:157], position + BLOCK
+        size = _size(header, kind, pax)
         if size < 0 or data + size > length:
             raise ValueError(
-                f"it is truncated: {_name(header)[:100]!r} ends beyond the {length:,} bytes of the file"
+                f"it is truncated: {_name(header)!r} ends beyond the {length:,} bytes of the file"
             )
-        if kind in b"Lxg" and size > MAX_EXTENSION:
-            raise ValueError(
-                f"the extended header at byte {position:,} claims {size:,} bytes, more than the limit"
-            )
+        if kind in EXTENDED and size > MAX_EXTENSION:
+            raise ValueError(f"the extended header at byte {position:,} claims {size:,} bytes, too many")
         if kind == b"L":
             long_name = os.pread(file, size, data).split(b"\0", 1)[0]
         elif kind == b"x":
             pax = _pax(os.pread(file, size, data))
-        elif kind not in b"gK":
+        elif kind not in EXTENDED:
             if kind in REGULAR:
                 yield Member(pax.get(b"path") or long_name or _name(header), data, size)
-            long_name, pax = None, {}
-        position = data + (size + BLOCK - 1) // BLOCK * BLOCK
+            long_name, pax = b"", {}
+        position = data + size + -size % BLOCK
+
+
+def _size(header: bytes, kind: bytes, pax: dict[bytes, bytes]) -> int:
+    """The bytes that follow a header. Links, devices and folders have none, whatever they claim."""
+    if kind in NO_DATA:
+        return 0
+    if kind == b"S":
+        raise ValueError("it holds a sparse file, which cannot be read in place: pack it without --sparse")
+    return int(pax[b"size"]) if b"size" in pax and kind not in EXTENDED else _number(header[124:136])
 
 
 @dataclass
 class TarWriter:
-    """Appends members to a binary file; the same members give the same bytes, and `digest` is that of all of them."""
+    """Appends members to a binary file; the same members give the same bytes, and `digest` is theirs."""
 
     file: BinaryIO
     position: int = 0

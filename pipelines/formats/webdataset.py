@@ -77,7 +77,7 @@ class TarSource:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def read(self, sample: int) -> bytes:
-        """The encoded image, by one `pread`. Raises ShardError where the shard is missing, cut off or replaced."""
+        """The encoded image, by one `pread`. Raises ShardError where the shard is gone, cut or replaced."""
         number, place = self._place(sample)
         shard = self._shard(number)
         size, offset = int(shard.index.sizes[place]), int(shard.index.offsets[place])
@@ -141,7 +141,7 @@ def stored_index(tar: Path, kept: dict[Path, ShardIndex] | None = None) -> Shard
 
 
 def open_tars(tars: list[Path]) -> TarSource:
-    """Any WebDataset tars as one data set. The first time, their headers are scanned and the indexes stored."""
+    """Any WebDataset tars as one data set. The first time, their headers are scanned, the indexes stored."""
     tars = sorted(dict.fromkeys(tars))
     if len({tar.resolve() for tar in tars}) < len(tars):
         raise ValueError("the list of shards names one tar twice")
