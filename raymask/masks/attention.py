@@ -1,4 +1,4 @@
-"""Masks that the guide's attention chooses: AttMask (arXiv:2203.12719) High, Low and Hint, and their mixtures with chance."""
+"""Masks that the guide's attention chooses: AttMask (arXiv:2203.12719) High, Low, Hint; mixed with chance."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class AttentionStrategy(Settings):
     prefer: which end of the scores is hidden
     guidance: 1 follows the scores, 0 is random, between them ranks are mixed with noise
     block: the guide's block whose [CLS] row gives the scores; negative from the end
-    reveal_pool: AttMask-Hint: share of the patches, the most attended, among which some are shown again; 0 for none
+    reveal_pool: AttMask-Hint: share of the patches, the most attended, of which some are shown; 0 for none
     reveal: share of that pool to show; None draws it like the mask ratio, afresh, as the official code does
     """
 

@@ -1,7 +1,7 @@
-"""Block-wise masks: rectangles of patches until a budget is used up (BEiT, arXiv:2106.08254; as iBOT's loader has it).
+"""Block-wise masks: rectangles of patches until a budget is used up (BEiT, arXiv:2106.08254, as iBOT has it).
 
-The process is sequential, so it is not a ranking and the count of a row only comes near its budget: a block that
-would exceed it is refused, and a row ends when ten tries in a row are. All rows go through it at once.
+The process is sequential, so it is not a ranking, and the count of a row only comes near its budget: a block
+that would exceed it is refused, and a row ends when ten tries in a row are. All rows go through it at once.
 """
 
 from math import log
@@ -18,7 +18,8 @@ from raymask.streams import uniforms
 # b: rows   t: tries   n: patches
 
 TRIES = 10  # refused tries in a row that end a row's mask
-LIMIT = 64  # tries of a row in all: of 4,000 rows of 32 x 32 patches at ratio 0.5 one needs more than 40, none more than 50
+# Tries of a row in all. Of 4,000 rows of 32 x 32 patches at ratio 0.5 one needed more than 40, none more than 50.
+LIMIT = 64
 ASPECT = log(0.3), -log(0.3)  # range of the logarithm of a block's height over its width
 
 

@@ -14,7 +14,7 @@ from raymask.streams import Rng
 
 @dataclass(frozen=True)
 class Guide:
-    """The patches to choose from: who they belong to, how many to hide, and what the guide network says of them.
+    """The patches to choose from: whose they are, how many to hide, and what the guide network says of them.
 
     keys: one stream a row, for its draws
     ratios: share to hide in each row; rows of equal ratio hide equal counts

@@ -7,7 +7,6 @@ import torch
 from raymask.masks.attention import revealed
 from raymask.masks.block import ASPECT, LIMIT, TRIES, block_masks
 from raymask.masks.hide import hide_top
-from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 from tests.golden.cases import Case, Deviation, compare, replays
 
@@ -62,7 +61,7 @@ def block(case: Case) -> list[Deviation]:
 
 
 def _replayed_block(draws: list, grid: tuple[int, int]) -> torch.Tensor:
-    """The mask that the logged calls of Python's random make: [draws of the ratio, the choice, then tries]."""
+    """The mask that the logged calls of Python's random make: draws of the ratio, the choice, then tries."""
     choice = next(i for i, call in enumerate(draws) if call[0] == "choice")
     budget = torch.tensor([draws[choice][2] * grid[0] * grid[1]], dtype=torch.float64)
     tries: list[list[float]] = []
