@@ -18,7 +18,7 @@ from raymask.streams import uniforms
 # b: rows   t: tries   n: patches
 
 TRIES = 10  # refused tries in a row that end a row's mask
-# Tries of a row in all. Of 4,000 rows of 32 x 32 patches at ratio 0.5 one needed more than 40, none more than 50.
+# Tries of a row in all: of 4,000 rows of 32 x 32 patches at ratio 0.5 one needs more than 40, none over 50.
 LIMIT = 64
 ASPECT = log(0.3), -log(0.3)  # range of the logarithm of a block's height over its width
 
