@@ -36,6 +36,8 @@ def mix(z: Int[Tensor, "*dims"]) -> Int[Tensor, "*dims"]:
 
 def fold(key: Int[Tensor, "*dims"], value: Int[Tensor, "*dims"] | int) -> Int[Tensor, "*dims"]:
     """The keys of the sub-streams `value` of the streams `key`."""
+    if isinstance(value, int):  # a Python integer does not wrap around by itself
+        return mix(key + _signed(int(host.GOLDEN) * (value + 1) % (1 << 64)))
     return mix(key + _GOLDEN * (value + 1))
 
 

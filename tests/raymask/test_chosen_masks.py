@@ -31,7 +31,8 @@ def mean_score(hidden, scores):
 
 def test_guidance_moves_the_mask_from_chance_to_attention():
     scores = attention()
-    means = [mean_score(AttentionStrategy(guidance=g).hide(guide(scores=scores)), scores) for g in (0, 0.3, 0.6, 1)]
+    masks = [AttentionStrategy(guidance=g).hide(guide(scores=scores)) for g in (0, 0.3, 0.6, 1)]
+    means = [mean_score(hidden, scores) for hidden in masks]
     assert means == sorted(means) and abs(means[0] - 0.5) < 0.03
     assert means[-1] == pytest.approx(scores.topk(int(PATCHES * 0.3)).values.mean().item(), abs=1e-6)
 
