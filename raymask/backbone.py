@@ -1,7 +1,8 @@
 """The backbone: timm's `VisionTransformer`, run so that masks, dropping and attention need no hooks.
 
-Its blocks are called piece by piece: timm owns the parameters and their names (so that weights go in and out of timm
-unchanged), this file owns the order of events: embed patches, hide or drop them, add positions, blocks, final norm.
+Its blocks are called piece by piece: timm owns the parameters and their names, so that weights go in and out
+of timm unchanged; this file owns the order of events: embed patches, hide or drop them, add positions, run
+the blocks, normalise.
 """
 
 from typing import TypedDict
@@ -15,14 +16,14 @@ from torch.nn.functional import linear
 from raymask.attention import cls_row, mix_tokens, project
 from raymask.positions import Grid, resample
 
-# b: images   n: patches of an image   k: visible patches   t: tokens = prefix + n (or k)   d: width of a token
+# b: images   n: patches of an image   k: visible patches   t: tokens, prefix + n or k   d: width of a token
 
 
 class Extras(TypedDict, total=False):
     """What a forward pass gives beside its tokens.
 
     cls: [CLS] of the last `last` blocks, first to last, each after the final norm, [b, d]
-    attention: what [CLS] attends to, mean over heads, over the patches in their order, [b, n or k], no gradient
+    attention: what [CLS] attends to among the patches, mean over heads, [b, n or k], without gradient
     attention_heads: the same for each head, [b, heads, n or k]
     blocks: tokens as the blocks asked for left them, before the final norm, [b, t, d]
     """
@@ -34,7 +35,7 @@ class Extras(TypedDict, total=False):
 
 
 class VisionBackbone(nn.Module):
-    """A timm `VisionTransformer` with mask token, real token dropping, drop path by argument, and [CLS] attention."""
+    """A timm `VisionTransformer` with mask token, token dropping, drop path by argument, [CLS] attention."""
 
     def __init__(self, vit: VisionTransformer, *, drop_path: float = 0.0, mask_token: bool = False) -> None:
         super().__init__()
@@ -138,8 +139,8 @@ class VisionBackbone(nn.Module):
     def _positions(self, grid: Grid) -> tuple[Float[Tensor, "prefix d"], Float[Tensor, "n d"]]:
         """The prefix tokens with their positions, and the positions of the patches of a grid."""
         vit = self.vit
-        names = ("cls_token", "dist_token", "reg_token")
-        front = torch.cat([token[0] for name in names if (token := getattr(vit, name, None)) is not None])
+        tokens = [getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token")]
+        front = torch.cat([token[0] for token in tokens if token is not None])
         table = vit.pos_embed[0]
         own = 0 if vit.no_embed_class else self.prefix
         if own:

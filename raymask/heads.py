@@ -1,8 +1,10 @@
 """Projection heads: what turns a [CLS] token into scores over prototypes.
 
-The last layer is split off (`bottleneck`, `weight`), so that a loss can fuse it with its softmax and never hold the
-logits in float32.
+The last layer is split off (`bottleneck`, `weight`), so that a loss can fuse it with its softmax and never
+hold the logits in float32.
 """
+
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -28,8 +30,8 @@ class Head(Settings):
     def build(self, dim: int, *, seed: int, teacher: bool = False) -> "DinoHead":
         """A head for tokens of width `dim`; a teacher's gains are always frozen.
 
-        The weights are a function of the arguments alone. Module constructors draw from torch's global stream: it is
-        seeded and put back around them.
+        The weights are a function of the arguments alone. Module constructors draw from torch's global stream:
+        it is seeded and put back around them.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -39,7 +41,7 @@ class Head(Settings):
 class PrototypeLayer(nn.Module):
     """A linear layer without bias whose rows are `gain * direction / |direction|` (weight normalisation).
 
-    The gradient reaches `direction` through the normalisation, so it is orthogonal to the row. Gains start at 1.
+    The gradient of `direction` goes through the normalisation: it is orthogonal to the row. Gains start at 1.
     """
 
     def __init__(self, width: int, prototypes: int, *, frozen_gain: bool) -> None:
@@ -62,7 +64,7 @@ class DinoHead(nn.Module):
         super().__init__()
         widths = [dim] + [shape.hidden_dim] * (shape.nlayers - 1) + [shape.bottleneck_dim]
         layers: list[nn.Module] = []
-        for i, (inside, outside) in enumerate(zip(widths, widths[1:])):
+        for i, (inside, outside) in enumerate(pairwise(widths)):
             layers.append(_linear(inside, outside))
             if i < shape.nlayers - 1:
                 layers += [nn.BatchNorm1d(outside)] * shape.batch_norm + [nn.GELU()]

@@ -1,6 +1,6 @@
 """Names of tensors in the checkpoints of DINO and iBOT, and in ours. Both ways, without touching values.
 
-Official backbones are timm's names plus `masked_embed`; heads hold `mlp.*`, `last_layer.weight_g` and `.weight_v`.
+Backbones there have timm's names and `masked_embed`; heads `mlp.*`, `last_layer.weight_g` and `.weight_v`.
 """
 
 import re

@@ -1,6 +1,8 @@
 """Which backbone, and how it is built: any timm `VisionTransformer` with a class token."""
 
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,9 +22,10 @@ class Backbone(Settings):
 
     image_size: pixels, one number or (height, width); sets the native grid of the learned positions
     patch_size: pixels; None is the model's own, and so are dim, depth, heads and mlp_ratio
-    drop_path: rate of the last block, rising linearly from 0 (students only: the draws are an argument of forward)
+    drop_path: rate of the last block, rising linearly from 0; students only (forward takes the draws)
     registers: learned tokens without a meaning of their own, beside [CLS]
-    pretrained: start from timm's weights
+    pretrained: start from the weights that timm fetches for that name
+    weights: start from this file instead (safetensors with timm's names)
     """
 
     name: str = "vit_small_patch16_224"
@@ -35,6 +38,7 @@ class Backbone(Settings):
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     registers: int = Field(default=0, ge=0)
     pretrained: bool = False
+    weights: Path | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Backbone":
@@ -43,54 +47,67 @@ class Backbone(Settings):
         shape = [key for key in ("dim", "depth", "heads", "mlp_ratio") if getattr(self, key) is not None]
         if self.pretrained and shape:
             raise ValueError(
-                f"pretrained weights fit only the model's own shape: leave out backbone.{shape[0]}, "
+                f"timm's pretrained weights fit only the model's own shape: leave out backbone.{shape[0]}, "
                 "or set backbone.pretrained=false"
             )
+        if self.weights is not None and not self.weights.is_file():
+            raise ValueError(f"backbone.weights={str(self.weights)!r} is not a file")
         return self
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the weights come from somewhere."""
+        return self.pretrained or self.weights is not None
+
+    def _size(self) -> tuple[int, int]:
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     def build(self, *, seed: int, mask_token: bool = False, classes: int = 0) -> VisionBackbone:
         """The network on the CPU, in float32; `classes` > 0 keeps timm's classifier for `vit.forward_head`.
 
-        The weights are a function of the arguments alone. Module constructors draw from torch's global stream: it is
-        seeded and put back around them, the one exception to randomness as an argument.
+        The weights are a function of the arguments alone. Module constructors draw from torch's global
+        stream: it is seeded and put back around them, the one exception to randomness as an argument.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             vit = self._create(classes)
-            if not self.pretrained:
+            if not self.starts_trained:
                 initialise(vit)
         return VisionBackbone(vit, drop_path=self.drop_path, mask_token=mask_token)
 
     def _create(self, classes: int) -> VisionTransformer:
-        if not timm.is_model(self.name.split(".")[0]):
-            raise ValueError(f"backbone.name={self.name!r} is not a model of timm; {_advice(self.name)}")
-        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        own = {
+        if self.name.split(".")[0] not in fitting_names():
+            raise ValueError(
+                f"backbone.name={self.name!r} is not one of timm's VisionTransformers; {_advice(self.name)}"
+            )
+        _check(_outline(self.name), self.name)
+        height, width = self._size()
+        given: dict[str, Any] = {
             "patch_size": self.patch_size,
             "embed_dim": self.dim,
             "depth": self.depth,
             "num_heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+            "reg_tokens": self.registers or None,
+            "pretrained_cfg_overlay": {"file": str(self.weights)} if self.weights else None,
         }
-        own |= {"mlp_ratio": self.mlp_ratio, "reg_tokens": self.registers or None}
-        changes = {key: value for key, value in own.items() if value is not None}
-        if not _is_vision_transformer(self.name):
-            raise ValueError(f"backbone.name={self.name!r} is not a VisionTransformer; {_advice(self.name)}")
+        changes = {key: value for key, value in given.items() if value is not None}
         try:
             vit = timm.create_model(
                 self.name,
-                pretrained=self.pretrained,
+                pretrained=self.starts_trained,
                 img_size=(height, width),
                 num_classes=classes,
                 **changes,
             )
         except (OSError, RuntimeError) as error:
-            if not self.pretrained:
+            if not self.starts_trained:
                 raise
             raise ValueError(
-                f"the pretrained weights of {self.name!r} could not be fetched or do not fit ({type(error).__name__}): "
-                "check the name and the network, or set backbone.pretrained=false"
+                f"the weights of {self.name!r} could not be fetched or do not fit ({_first_line(error)}): give "
+                "a local file with timm's names as backbone.weights, or train from scratch with "
+                "backbone.pretrained=false"
             ) from error
-        _check(vit, self.name)
         rows, columns = vit.patch_embed.patch_size
         if height % rows or width % columns:
             raise ValueError(
@@ -101,7 +118,10 @@ class Backbone(Settings):
 
 
 def initialise(vit: VisionTransformer) -> None:
-    """DINO's initial weights, in place: truncated normals of std 0.02, zero biases; the patch convolution keeps its own."""
+    """DINO's initial weights, in place: truncated normals of std 0.02, zero biases.
+
+    Norms and the patch convolution keep what their constructors gave them.
+    """
     for module in vit.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -117,28 +137,36 @@ def fitting_names() -> list[str]:
     return timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
 
 
-def _is_vision_transformer(name: str) -> bool:
-    return name.split(".")[0] in fitting_names()
+def _outline(name: str) -> VisionTransformer:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=0)
+
+
+def _obstacle(vit: VisionTransformer) -> str | None:
+    """Why `VisionBackbone` could not run this network as timm does; None if it can."""
+    if vit.cls_token is None:
+        return "has no class token"
+    if vit.pos_embed is None:
+        return "has no learned positions"
+    if type(vit.patch_embed) is not PatchEmbed:
+        return "does not cut its patches by one convolution"
+    if any(type(block) is not Block or type(block.attn) is not Attention for block in vit.blocks):
+        return "has blocks of another kind"
+    return None
+
+
+def _check(vit: VisionTransformer, name: str) -> None:
+    if obstacle := _obstacle(vit):
+        raise ValueError(f"backbone.name={name!r} cannot serve: it {obstacle}; {_advice(name)}")
 
 
 def _advice(name: str) -> str:
-    near = get_close_matches(name.split(".")[0], fitting_names(), n=3, cutoff=0.3)
-    names = ", ".join(dict.fromkeys([*near, "vit_small_patch16_224"]))
-    return f"use for instance {names} (all: timm.list_models(module='vision_transformer'))"
+    near = get_close_matches(name.split(".")[0], fitting_names(), n=12, cutoff=0.3)
+    able = [other for other in near if _obstacle(_outline(other)) is None][:3]
+    names = ", ".join(dict.fromkeys([*able, "vit_small_patch16_224"]))
+    return f"use for instance {names} (all candidates: timm.list_models(module='vision_transformer'))"
 
 
-def _check(vit: nn.Module, name: str) -> None:
-    """Refuses what `VisionBackbone` could not run as timm does."""
-    reasons = {
-        "is not a plain VisionTransformer": not isinstance(vit, VisionTransformer),
-        "has no class token": getattr(vit, "cls_token", None) is None,
-        "has no learned positions": getattr(vit, "pos_embed", None) is None,
-        "cuts its patches in another way than one convolution": type(getattr(vit, "patch_embed", None))
-        is not PatchEmbed,
-        "has blocks of another kind": not all(
-            type(block) is Block and type(block.attn) is Attention for block in getattr(vit, "blocks", [None])
-        ),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ValueError(f"backbone.name={name!r} cannot serve: it {reason}; {_advice(name)}")
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

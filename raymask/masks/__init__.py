@@ -1,4 +1,4 @@
-"""Masks: a strategy ranks patches, one function hides the right count. bool, True = hidden; made on the device."""
+"""Masks: a strategy ranks patches, one function hides the right count. bool, True = hidden, on the device."""
 
 from raymask.masks.hide import hidden_count, hide_pixels, hide_top, visible_indices
 from raymask.masks.mask import Mask, Masks

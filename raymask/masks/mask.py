@@ -44,8 +44,8 @@ class Mask(Settings):
     """The mask policy.
 
     strategy: which patches go first
-    kind: hidden patches become the mask token, are dropped from the sequence, or are zeroed in the normalised image
-    views: nobody's, the student's global crops (arXiv:2506.10582), all the student's crops, or the teacher's as well
+    kind: hidden patches become the mask token, leave the sequence, or are zeroed in the normalised image
+    views: none, the student's global crops (arXiv:2506.10582), all its crops, or the teacher's crops as well
     ratio: share of the patches to hide, truncated to a count
     probability: share of the rows (an image in a view) that are masked at all
     """
@@ -63,8 +63,8 @@ class Mask(Settings):
         if low < 0 or high >= 1 or high <= 0:
             given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
             raise ValueError(
-                f"a mask ratio of {given} leaves nothing visible or nothing hidden: choose one between 0 and 1, "
-                "or mask.views=none for no masks"
+                f"a mask ratio of {given} leaves nothing visible or nothing hidden: "
+                "choose one between 0 and 1, or mask.views=none for no masks"
             )
         return ratio
 
@@ -72,8 +72,8 @@ class Mask(Settings):
     def _drops_equal_counts(self) -> "Mask":
         if self.kind == "drop" and self.probability < 1:
             raise ValueError(
-                f"mask.probability={self.probability:g} cannot go with mask.kind=drop, where every row must hide the "
-                "same count: choose mask.kind=token or mask.probability=1"
+                f"mask.probability={self.probability:g} cannot go with mask.kind=drop, where every row must hide "
+                "the same count: choose mask.kind=token or mask.probability=1"
             )
         return self
 
@@ -82,7 +82,8 @@ class Mask(Settings):
         high = self.ratio.bounds()[1]
         if not hidden_count(high, patches):
             raise ValueError(
-                f"a mask ratio of {high:g} hides none of {patches} patches: choose one of at least {1 / patches:.3g}"
+                f"a mask ratio of {high:g} hides none of {patches} patches: "
+                f"choose one of at least {1 / patches:.3g}"
             )
         return hidden_count(self.ratio(progress), patches)
 

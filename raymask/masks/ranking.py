@@ -12,7 +12,7 @@ from raymask.streams import uniforms
 
 
 def random_scores(keys: Int[Tensor, " b"], patches: int) -> Float[Tensor, "b n"]:
-    """Independent uniform scores, one stream an image: hiding the highest is a uniform choice without replacement."""
+    """Independent uniform scores, one stream an image: the highest are a uniform choice of patches."""
     return uniforms(keys, patches)
 
 
