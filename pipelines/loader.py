@@ -4,59 +4,129 @@ The room's rule: what a batch holds is a pure function of (settings, source, see
 number of threads, and when each of them runs, changes nothing but the time it takes.
 """
 
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
-from pydantic import Field, model_validator
+import numpy as np
+import torch
 
+from pipelines.arena import Arena
+from pipelines.bad import BadSamples, Reader
 from pipelines.batch import Batch
-from pipelines.crops import MultiCrop
-from pipelines.settings import Settings
+from pipelines.crew import Crew
+from pipelines.data import Data
+from pipelines.draws import VIEW, rules, signature
+from pipelines.evaluation import evaluation_images
+from pipelines.order import Order
+from pipelines.render import cut, normalisation
+from pipelines.source import Source
+from pipelines.streams import fold, stream
+
+__all__ = ["Data", "Loader", "evaluation_images"]
+
+# b: images of this rank in a batch   v: views of an image   h, w: pixels of a view
 
 
-class Data(Settings):
-    """Which images, cut how, read by how many threads. A bare string stands for `train`.
+class _Timings:
+    """Seconds by what they were spent on, summed over all threads."""
 
-    train: folder, shards or address of the training images; a folder that holds `train` and `val` gives both
-    val: the images for evaluation, or none
-    crops: how views are cut from an image
-    threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one a free core
-    shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
-    prefetch: batches that may be ready before they are asked for
-    max_bad_fraction: share of the data set's images that may be unreadable before the run stops
-    max_pixels: height times width above which an image is refused without being decoded
-    """
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
-    train: str | None = None
-    val: str | None = None
-    crops: MultiCrop = MultiCrop()
-    threads: int | None = Field(None, ge=0)
-    shuffle_window: int = Field(4096, ge=1)
-    prefetch: int = Field(2, ge=1)
-    max_bad_fraction: float = Field(0.01, ge=0, le=1)
-    max_pixels: int = Field(64_000_000, ge=1)
+    def add(self, seconds: dict[str, float]) -> None:
+        with self._lock:
+            for name, value in seconds.items():
+                self._seconds[name] += value
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_a_bare_path(cls, value: Any) -> Any:
-        return {"train": value} if isinstance(value, str) else value
+    def take(self) -> dict[str, float]:
+        with self._lock:
+            taken, self._seconds = self._seconds, Counter()
+        return taken
 
-    def located(self) -> "Data":
-        """These settings with `train` and `val` filled in where `train` is a folder that holds both."""
-        folder = Path(self.train or "")
-        if self.val is None and self.train and (folder / "train").exists() and (folder / "val").exists():
-            return self.model_copy(update={"train": str(folder / "train"), "val": str(folder / "val")})
+
+class _Clock:
+    """Splits the time of one row: `clock(part)` books what has passed since the last call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+class _Cutter:
+    """What all batches share: how views are drawn and rendered, and where pixels come from."""
+
+    def __init__(self, data: Data, reader: Reader, *, seed: int):
+        groups = (data.crops.global_crops, data.crops.local_crops)
+        self.rules = np.concatenate([rules(crops) for crops in groups])
+        self.affine = normalisation(data.crops)
+        self.key = stream(seed, "crops")
+        self.reader = reader
+        self.timings = _Timings()
+
+    def row(self, sample: int, epoch: int, slot: int, outs: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
+        """Fills row `slot`; the sample that was used, and the signature of it and its views.
+
+        The views are drawn for the sample that was asked for: a replacement is no copy of its regular turn.
+        """
+        clock = _Clock()
+        pixels, used = self.reader.pixels(sample, clock)
+        key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
+        views = np.zeros(len(self.rules), VIEW)
+        cut(pixels, key, self.rules, self.affine, slot, views, *outs)
+        clock("cut")
+        self.timings.add(clock.seconds)
+        return used, int(signature(np.uint64(used), views.view(np.uint32)))
+
+
+class _BatchJob:
+    """One batch of this rank on its way: row i becomes the image at `positions[i]`."""
+
+    def __init__(
+        self, step: int, rows: int, positions: np.ndarray, order: Order, arena: Arena, cutter: _Cutter
+    ):
+        self.step, self.positions, self.global_rows = step, positions, rows
+        self.rows = len(positions)
+        self.crops = arena.take()
+        self.asked, self.epochs = order.locate(positions)
+        self.samples = np.zeros_like(self.asked)
+        self.signatures = np.zeros(self.rows, np.uint64)
+        self._cutter = cutter
+        none = np.empty((0, self.rows, 3, 1, 1), np.float32)
+        arrays = {name: array[:, : self.rows] for name, array in self.crops.arrays.items()}
+        self._outs = (arrays["global"], arrays.get("local", none))
+
+    def fill(self, row: int) -> None:
+        """Reads, decodes and cuts the image of one row."""
+        self.samples[row], self.signatures[row] = self._cutter.row(
+            int(self.asked[row]), int(self.epochs[row]), row, self._outs
+        )
+
+    def finish(self) -> "_BatchJob":
         return self
 
 
 class Loader:
-    """Iterates the batches of steps `start` .. `steps` - 1: this rank's rows of each global batch, in order."""
+    """Iterates the batches of steps `start` .. `steps` - 1: of each global batch of `batch` images the rows
+    whose position p has p % world == rank, in order.
+
+    pin: crops in page-locked memory, for asynchronous copies to a GPU
+    bad_log: JSON lines file that names each bad sample once
+    """
 
     def __init__(
         self,
         data: Data,
-        source: Any,
+        source: Source,
         *,
         batch: int,
         seed: int,
@@ -66,10 +136,94 @@ class Loader:
         steps: int,
         pin: bool = False,
         bad_log: Path | None = None,
-    ): ...
+    ):
+        _check(len(source), batch=batch, rank=rank, world=world)
+        self._source, self._batch, self._rank, self._world = source, batch, rank, world
+        self._start, self._steps = start, steps
+        self._threads, self._ahead = data.thread_count, data.prefetch
+        self._order = Order(source.shard_sizes, seed, data.shuffle_window)
+        self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log)
+        reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
+        self._cutter = _Cutter(data, reader, seed=seed)
+        most = -(-batch // world)
+        shapes = {
+            name: (crops.count, most, 3, crops.height, crops.width)
+            for name, crops in data.crops.groups.items()
+        }
+        self._arena = Arena(shapes, pin=pin)
+        self._labels = np.asarray(source.labels)
+        self._crew: Crew | None = None
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[Batch]:
+        """Begins at `start`, ending the iteration before it if there is one."""
+        self.close()
+        crew = self._crew = Crew(self._threads, ahead=self._ahead)
+        return self._batches(crew)
 
-    def take_timings(self) -> dict[str, float]: ...
+    def __len__(self) -> int:
+        return max(0, self._steps - self._start)
 
-    def close(self) -> None: ...
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def take_timings(self) -> dict[str, float]:
+        """Since the last call: `data_wait`, the seconds for which batches were waited for, and `read`,
+        `decode` and `cut`, seconds summed over threads. As of now: `queue`, the batches that are ready, and
+        `bad`, the distinct bad samples."""
+        seconds = self._cutter.timings.take()
+        named = {name: seconds[name] for name in ("data_wait", "read", "decode", "cut")}
+        return {**named, "queue": self._crew.ready() if self._crew else 0, "bad": len(self.bad)}
+
+    def close(self) -> None:
+        """Ends the threads; the batches that were handed out stay valid."""
+        if self._crew:
+            self._crew.close()
+
+    def _batches(self, crew: Crew) -> Iterator[Batch]:
+        filled = crew.run(self._jobs())
+        try:
+            while True:
+                begun = time.perf_counter()
+                job = next(filled, None)
+                self._cutter.timings.add({"data_wait": time.perf_counter() - begun})
+                if job is None:
+                    return
+                yield self._batch_of(job)
+        finally:
+            filled.close()
+
+    def _jobs(self) -> Iterator[_BatchJob]:
+        for step in range(self._start, self._steps):
+            positions = np.arange(step * self._batch, (step + 1) * self._batch)
+            mine = positions[positions % self._world == self._rank]
+            yield _BatchJob(step, self._batch, mine, self._order, self._arena, self._cutter)
+
+    def _batch_of(self, job: _BatchJob) -> Batch:
+        return Batch(
+            crops={name: crop[:, : job.rows] for name, crop in job.crops.tensors.items()},
+            labels=torch.from_numpy(self._labels[job.samples].astype(np.int64)),
+            samples=torch.from_numpy(job.samples),
+            epochs=torch.from_numpy(job.epochs),
+            positions=torch.from_numpy(job.positions),
+            step=job.step,
+            rows=job.global_rows,
+            signature=int(job.signatures.sum(dtype=np.uint64)),
+        )
+
+
+def _check(images: int, *, batch: int, rank: int, world: int) -> None:
+    if batch > images:
+        raise ValueError(
+            f"the global batch is {batch} images but the data set holds only {images}: give a smaller batch"
+        )
+    if not world <= batch:
+        raise ValueError(
+            f"a global batch of {batch} images cannot feed {world} workers: give at least one each"
+        )
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} is not one of {world} workers: ranks count from 0")

@@ -1,0 +1,57 @@
+"""The memory that batches are written into: allocated once, handed out again when nobody holds it."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+# References to a block that nobody else holds: the pool's list, the loop variable, getrefcount's argument.
+_OURS = 3
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The crops of one batch: arrays to write into and tensors over the same memory, by view group."""
+
+    arrays: dict[str, np.ndarray]
+    tensors: dict[str, Tensor]
+
+
+class Arena:
+    """Blocks of float32 memory for batches of at most these shapes.
+
+    A batch stays valid for as long as its tensors, or any view of them, are held; only then is its memory
+    used again. Pinned memory comes from torch's own pool, which also waits for copies still under way.
+    """
+
+    def __init__(self, shapes: dict[str, Shape], *, pin: bool = False):
+        self._shapes = shapes
+        self._pin = pin
+        self._blocks: list[np.ndarray] = []
+
+    def take(self) -> Crops:
+        """Crops whose memory nobody else holds. Not for several threads at once."""
+        if self._pin:
+            tensors = {name: torch.empty(shape, pin_memory=True) for name, shape in self._shapes.items()}
+            return Crops({name: tensor.numpy() for name, tensor in tensors.items()}, tensors)
+        return self._over(self._free_block())
+
+    def _free_block(self) -> np.ndarray:
+        for block in self._blocks:
+            if sys.getrefcount(block) == _OURS:
+                return block
+        block = np.empty(sum(int(np.prod(shape)) for shape in self._shapes.values()), np.float32)
+        self._blocks.append(block)
+        return block
+
+    def _over(self, block: np.ndarray) -> Crops:
+        arrays, start = {}, 0
+        for name, shape in self._shapes.items():
+            stop = start + int(np.prod(shape))
+            arrays[name] = block[start:stop].reshape(shape)
+            start = stop
+        return Crops(arrays, {name: torch.from_numpy(array) for name, array in arrays.items()})

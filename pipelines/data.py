@@ -1,0 +1,62 @@
+"""Which images a run trains on and is judged by: the settings of the data, and how they are opened."""
+
+import os
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipelines.crops import MultiCrop
+from pipelines.settings import Settings
+from pipelines.source import Source, open_source, open_splits
+
+MAX_PIXELS = 64_000_000
+
+
+class Data(Settings):
+    """Which images, cut how, read by how many threads. A bare string stands for `train`.
+
+    train: folder, shards or archive of the training images; one that holds train and val gives both
+    val: the images for evaluation, or none
+    crops: how views are cut from an image
+    threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
+    shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
+    prefetch: batches that may be ready before they are asked for
+    max_bad_fraction: share of the data set's images that may be unreadable before the run stops
+    max_pixels: height times width above which an image is refused without being decoded
+    """
+
+    train: str | None = None
+    val: str | None = None
+    crops: MultiCrop = MultiCrop()
+    threads: int | None = Field(None, ge=0)
+    shuffle_window: int = Field(4096, ge=1)
+    prefetch: int = Field(2, ge=1)
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_bare_path(cls, value: Any) -> Any:
+        return {"train": value} if isinstance(value, str) else value
+
+    @property
+    def thread_count(self) -> int:
+        """`threads`, or the cores that this process may use."""
+        return available_cores() if self.threads is None else self.threads
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_train_and_val(data: Data) -> tuple[Source, Source | None]:
+    """The two data sets of `data`; the second is None where there is none. Raises ValueError."""
+    if data.train is None:
+        raise ValueError("data.train is not set: give a folder of images, shards or an archive")
+    splits = open_splits(data.train)
+    train = splits["train"] if "train" in splits else open_source(data.train)
+    if data.val is None:
+        return train, splits.get("val")
+    held_out = open_splits(data.val)
+    return train, held_out["val"] if "val" in held_out else open_source(data.val)

@@ -1,0 +1,75 @@
+"""Bytes to pixels, within limits: what a file claims is checked before anything is decoded.
+
+Pixels are as torchvision's ImageFolder gives them: the EXIF orientation is not applied, transparency is
+dropped (the colours under it stay), palettes, grey and CMYK become RGB. The exception is 16-bit grey, which
+is scaled to 0..255 where Pillow would clip it.
+"""
+
+import io
+import struct
+import zlib
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Cause = Literal["zero bytes", "not an image", "broken image", "too many pixels", "unreadable"]
+
+# Formats read by Pillow's own code or a codec library; others (EPS, ...) can start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# What Pillow's readers raise on damaged files, beside OSError.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+
+# h, w: pixels of the image
+
+
+class BadSample(Exception):
+    """An image that cannot be used, and why: one of a few causes by which they are counted."""
+
+    def __init__(self, cause: Cause):
+        super().__init__(cause)
+        self.cause = cause
+
+
+def decode(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB pixels of an encoded image. Raises BadSample."""
+    if not data:
+        raise BadSample("zero bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadSample("too many pixels") from error
+    except _DAMAGE as error:
+        raise BadSample("not an image") from error
+    if image.width * image.height > max_pixels:
+        raise BadSample("too many pixels")
+    try:
+        return _rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadSample("too many pixels") from error
+    except _DAMAGE as error:
+        raise BadSample("broken image") from error
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it at 255
+        levels = np.clip(np.asarray(image).astype(np.float32), 0, 65535)
+        grey = np.rint(levels / 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of a direct way to RGB; the colours are the same
+    return np.asarray(image.convert("RGB"))

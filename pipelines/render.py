@@ -1,0 +1,94 @@
+"""From a decoded image and drawn parameters to normalised crops: one native call an image, GIL-free."""
+
+import numpy as np
+from numba import njit
+
+from pipelines.blur import blur
+from pipelines.colour import blend_with_level, make_grey, mean_grey, saturate, shift_hue, solarise
+from pipelines.crops import MultiCrop
+from pipelines.draws import BRIGHTNESS, CONTRAST, NEVER, SATURATION, draw_views
+from pipelines.kernels import resize_window, turned
+
+# v: views of a group   b: images of a batch   n, m: sides of a view
+
+
+def normalisation(crops: MultiCrop) -> np.ndarray:
+    """float32 [2, 3]: factor and offset that take a level 0..255 to its normalised value."""
+    mean, std = np.array(crops.mean), np.array(crops.std)
+    return np.stack([1 / (255 * std), -mean / std]).astype(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _jitter(levels, view):
+    """The four parts of the colour jitter in the drawn order."""
+    order = view.order
+    for _ in range(4):
+        part, order = order % 4, order // 4
+        if part == BRIGHTNESS:
+            blend_with_level(levels, 0, view.brightness)
+        elif part == CONTRAST:
+            blend_with_level(levels, mean_grey(levels), view.contrast)
+        elif part == SATURATION:
+            saturate(levels, view.saturation)
+        else:
+            shift_hue(levels, view.hue)
+
+
+@njit(nogil=True, cache=True)
+def render_levels(planes: np.ndarray, view: np.ndarray, levels: np.ndarray) -> None:
+    """One view of turned planes (uint8 [3, w, h]) as 8-bit levels [3, n, m], before normalisation."""
+    resize_window(
+        planes, view.top, view.left, view.height, view.width, levels.shape[1:], (0, 0), view.flip != 0, levels
+    )
+    if view.order >= 0:
+        _jitter(levels, view)
+    if view.grey:
+        make_grey(levels)
+    if view.sigma > 0:
+        blur(levels, view.sigma)
+    if view.threshold < NEVER:
+        solarise(levels, view.threshold)
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def normalise(levels: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
+    """Levels uint8 [3, n, m] to float32 of the same shape by a factor and an offset a channel."""
+    for c in range(3):
+        factor, offset = affine[0, c], affine[1, c]
+        for y in range(levels.shape[1]):
+            row, into = levels[c, y], out[c, y]
+            for x in range(len(row)):
+                into[x] = np.float32(row[x]) * factor + offset
+
+
+@njit(nogil=True, cache=True)
+def _render_group(planes, views, affine, slot, out):
+    levels = np.empty(out.shape[2:], np.uint8)
+    for v in range(len(views)):
+        render_levels(planes, views[v], levels)
+        normalise(levels, affine, out[v, slot])
+
+
+@njit(nogil=True, cache=True)
+def cut(pixels, key, rules, affine, slot, views, global_out, local_out):
+    """Draws the views of one image (uint8 [h, w, 3]) and renders them into row `slot` of the batch.
+
+    rules, views: RULE and VIEW [all views], the global ones first; views is filled
+    global_out, local_out: float32 [v, b, 3, n, m]; either may have no views
+    """
+    draw_views(key, pixels.shape[0], pixels.shape[1], rules, views)
+    planes = turned(pixels)
+    split = global_out.shape[0]
+    _render_group(planes, views[:split], affine, slot, global_out)
+    _render_group(planes, views[split:], affine, slot, local_out)
+
+
+@njit(nogil=True, cache=True)
+def cut_centre(pixels, full, affine, out):
+    """The whole image resized to `full` (h, w), its centre cut and normalised into float32 [3, n, m]."""
+    levels = np.empty(out.shape, np.uint8)
+    # torchvision's CenterCrop rounds halves to even
+    start = (int(np.rint((full[0] - out.shape[1]) / 2)), int(np.rint((full[1] - out.shape[2]) / 2)))
+    height, width = pixels.shape[:2]
+    resize_window(turned(pixels), 0, 0, height, width, full, start, False, levels)
+    normalise(levels, affine, out)
