@@ -2,12 +2,13 @@
 
 A student row x and a target q over K prototypes w_k have the loss
 
-    -sum_k q_k log softmax(z)_k = (sum_k q_k) log sum_k exp(z_k) - x . sum_k q_k w_k,        z_k = x . w_k / temperature
+    -sum_k q_k log softmax(z)_k = (sum_k q_k) log sum_k exp(z_k) - x . sum_k q_k w_k / temperature
 
-so what is needed of the K columns is one log-sum-exp a student row and one expected prototype a target row:
-`partition_and_expectation` computes both, a block of prototypes at a time, and keeps the exponentials once, in the
-dtype of the matrix products. Everything that is particular to a method (which view is compared with which, weights
-of rows) happens on small tensors behind it, and is left to autograd.
+with z_k = x . w_k / temperature. So what is needed of the K columns is one log-sum-exp a student row and one
+expected prototype a target row: `partition_and_expectation` computes both, a block of prototypes at a time,
+and keeps the exponentials once, in the dtype of the matrix products. Everything that is particular to a
+method (which view is compared with which, weights of rows) happens on small tensors behind it, and is left
+to autograd.
 """
 
 from typing import NamedTuple
@@ -17,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# r: student rows   t: target rows   k: prototypes   d: width of the bottleneck   v: student views   g: global views
-# b: images
+# b: images   v: student views   g: teacher views   r: student rows   t: target rows
+# k: prototypes   d: width of the bottleneck
 
 # Logits that exist in float32 at any time: few enough for a CPU's caches, enough to fill a GPU.
 BLOCK = {"cpu": 1 << 19, "cuda": 1 << 24}
@@ -30,12 +31,12 @@ class Targets(NamedTuple):
     probabilities: over prototypes, in the dtype of its logits
     logit_sum: the sum of its raw logits over rows, for the center
     entropy: of each row, in nats
-    mean_entropy: entropy of the mean row; ln K where all prototypes are used alike, 0 where all rows agree on one
+    mean_entropy: of the mean row: ln K where all prototypes are used alike, 0 where all rows agree on one
     """
 
     probabilities: Float[Tensor, "t k"]
-    logit_sum: Float[Tensor, "k"]
-    entropy: Float[Tensor, "t"]
+    logit_sum: Float[Tensor, " k"]
+    entropy: Float[Tensor, " t"]
     mean_entropy: Float[Tensor, ""]
 
 
@@ -46,37 +47,40 @@ def cross_view_loss(
     *,
     temperature: float,
 ) -> Float[Tensor, "g v"]:
-    """DINO's cross-entropies (eq. 3, arXiv:2104.14294): mean over images, for each teacher view and student view.
+    """DINO's cross-entropies (eq. 3, arXiv:2104.14294) of teacher views with student views, over images.
 
-    The loss is the mean of the entries off the diagonal (`mean_over_pairs`): teacher view a and student view a are one
-    crop. `student` holds bottleneck rows and `weight` the prototypes, so that z = student . weight / temperature.
+    The loss is the mean of the entries off the diagonal (`mean_over_pairs`): teacher view a and student view
+    a are one crop. `student` holds bottleneck rows and `weight` the prototypes.
     """
     with torch.autocast(student.device.type, enabled=False):
         views, images, width = student.shape
-        rows = (student / temperature).flatten(0, 1)
+        wide = torch.promote_types(student.dtype, torch.float32)
+        rows = (student.to(wide) / temperature).flatten(0, 1)
         partition, expected = partition_and_expectation(rows, weight, targets.flatten(0, 1))
         partition = partition.view(views, images)
         expected = expected.view(-1, images, width)
         mass = targets.sum(-1, dtype=partition.dtype)
-        rows = rows.view(views, images, width).to(expected.dtype)
-        return (mass @ partition.T - torch.einsum("gbd,vbd->gv", expected, rows)) / images
+        agreement = torch.einsum("gbd,vbd->gv", expected, rows.view(views, images, width))
+        return (mass @ partition.T - agreement) / images
 
 
 def mean_over_pairs(terms: Float[Tensor, "g v"]) -> Float[Tensor, ""]:
     """The mean over pairs of different crops."""
-    globals_, views = terms.shape
-    return (terms.sum() - terms.diagonal().sum()) / (globals_ * views - min(globals_, views))
+    pairs = terms.numel() - terms.diagonal().numel()
+    if not pairs:
+        raise ValueError("one crop an image gives no pair to compare: ask for at least two global crops")
+    return (terms.sum() - terms.diagonal().sum()) / pairs
 
 
 @torch.no_grad()
 def teacher_targets(
     rows: Float[Tensor, "t d"],
     weight: Float[Tensor, "k d"],
-    center: Float[Tensor, "k"],
+    center: Float[Tensor, " k"],
     *,
     temperature: float,
 ) -> Targets:
-    """softmax((z - center) / temperature) of the logits z = rows . weight, and what the center and the monitors need."""
+    """softmax((z - center) / temperature) for z = rows . weight, and what center and monitors need."""
     logits = rows @ weight.T
     wide = torch.promote_types(logits.dtype, torch.float32)
     logit_sum = torch.zeros_like(center, dtype=wide)
@@ -88,7 +92,7 @@ def teacher_targets(
         logit_sum += block.sum(0)
         log_q = ((block - center) / temperature).log_softmax(-1)
         q = log_q.exp()
-        entropies.append(-torch.linalg.vecdot(q, log_q))
+        entropies.append(-(q * log_q).sum(-1))
         mean += q.sum(0)
         part.copy_(q)
     mean /= len(rows)
@@ -97,7 +101,7 @@ def teacher_targets(
 
 def partition_and_expectation(
     rows: Float[Tensor, "r d"], weight: Float[Tensor, "k d"], targets: Float[Tensor, "t k"]
-) -> tuple[Float[Tensor, "r"], Float[Tensor, "t d"]]:
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:
     """log sum_k exp(rows . weight_k), and sum_k targets_k weight_k; targets have no gradient.
 
     Matrix products run in the dtype of `targets`; sums and results are float32 (float64 for float64).
@@ -108,14 +112,14 @@ def partition_and_expectation(
 class _PartitionAndExpectation(torch.autograd.Function):
     """Forward keeps exp(z - top) of each block, with `top` the block's own maximum of each row.
 
-    Backward needs softmax = exp(z - top) * exp(top - partition): a factor a row, which the small operand of each
-    product takes, so that the blocks are read but never rewritten.
+    Backward needs softmax = exp(z - top) * exp(top - partition): a factor a row, which the small operand of
+    each product takes, so that the blocks are read but never rewritten.
     """
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, rows: Tensor, weight: Tensor, targets: Tensor
-    ) -> tuple[Float[Tensor, "r"], Float[Tensor, "t d"]]:
+    ) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:
         narrow, wide = targets.dtype, torch.promote_types(targets.dtype, torch.float32)
         small, prototypes = rows.to(narrow), weight.to(narrow)
         expected = torch.zeros(len(targets), rows.shape[1], dtype=wide, device=rows.device)
@@ -138,7 +142,7 @@ class _PartitionAndExpectation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, by_partition: Float[Tensor, "r"], by_expected: Float[Tensor, "t d"]
+        ctx: FunctionCtx, by_partition: Float[Tensor, " r"], by_expected: Float[Tensor, "t d"]
     ) -> tuple[Tensor, Tensor, None]:
         rows, weight, targets, factors, *masses = ctx.saved_tensors
         factors = factors * by_partition

@@ -141,8 +141,8 @@ class WarmupCosine(Settings):
         step <  w: start + (peak - start) * step / (w - 1)
         step >= w: end + (peak - end) * (1 + cos(pi * (step - w) / (steps - w))) / 2
 
-    Both ends of the line are in it, as in the official DINO code: step 0 has `start`, and the peak occurs twice,
-    at the last step of the line and at the first of the cosine. The last value is just short of `end`.
+    Both ends of the line are in it, as in the official DINO code: step 0 has `start`, and the peak occurs
+    twice, at the last step of the line and at the first of the cosine. The last value is just short of `end`.
 
     >>> schedule = WarmupCosine(peak=1.0, end=0.0, warmup=0.3)
     >>> [schedule(Progress(step=i, steps=10, steps_per_epoch=5)) for i in range(4)]

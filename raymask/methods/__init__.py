@@ -1,0 +1,29 @@
+"""Methods: what is learnt from the crops. The loop knows them only by the contract in `method.py`.
+
+A new method is a file here with its Settings and its Method, and a line in the table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipelines.settings import Settings
+from raymask.methods.dino import Dino, DinoMethod
+from raymask.methods.method import Method
+
+if TYPE_CHECKING:
+    from raymask.config import Config
+
+__all__ = ["Method", "MethodSettings", "build_method"]
+
+MethodSettings = Dino  # a union by `kind` as soon as there are two
+
+_BUILDERS: dict[type[Settings], Callable[[Config], Method]] = {
+    Dino: lambda config: DinoMethod(config.method, config.backbone, config.mask, seed=config.run.seed),
+}
+
+
+def build_method(config: Config) -> Method:
+    """The method that `config.method` describes, on the CPU, its weights a function of the config alone."""
+    return _BUILDERS[type(config.method)](config)

@@ -1,0 +1,87 @@
+"""The optimiser: AdamW with DINO's parameter groups, schedules, per-tensor clip and frozen last layer."""
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from pipelines.settings import Settings
+from raymask.progress import Progress
+from raymask.schedules import Cosine, Fraction, Schedule, WarmupCosine
+
+
+class Optim(Settings):
+    """AdamW as in the official DINO code.
+
+    base_lr: peak learning rate for 256 images a batch; it grows in proportion to the batch, `min_lr` does not
+    warmup: share of the training over which the learning rate rises from 0
+    weight_decay: of all but biases and 1-d tensors
+    clip: largest L2 norm of the gradient of a parameter tensor, each by itself; None does not clip
+    freeze_last_layer: epochs in which the prototypes are neither moved nor decayed
+    """
+
+    base_lr: NonNegativeFloat = 5e-4
+    min_lr: NonNegativeFloat = 1e-6
+    warmup: Fraction = 0.1
+    weight_decay: Schedule = Cosine(start=0.04, end=0.4)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    clip: PositiveFloat | None = 3.0
+    freeze_last_layer: float = Field(default=1, ge=0)
+
+    def lr(self, global_batch: int) -> WarmupCosine:
+        """The schedule of the learning rate for this many images a batch."""
+        peak = self.base_lr * global_batch / 256
+        return WarmupCosine(start=0.0, peak=peak, end=self.min_lr, warmup=self.warmup)
+
+    def build(self, student: nn.Module) -> torch.optim.AdamW:
+        """The optimiser of the student's parameters; `set_rates` belongs before each of its steps."""
+        groups = [{"params": members, "decays": decays} for decays, members in group(student).items()]
+        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=0.0, fused=True)
+
+    def set_rates(
+        self, optimiser: torch.optim.Optimizer, progress: Progress, *, global_batch: int
+    ) -> dict[str, float]:
+        """Sets learning rate and weight decay of this step, and returns them."""
+        rates = {"lr": self.lr(global_batch)(progress), "wd": self.weight_decay(progress)}
+        for members in optimiser.param_groups:
+            members["lr"] = rates["lr"]
+            members["weight_decay"] = rates["wd"] if members["decays"] else 0.0
+        return rates
+
+
+def group(student: nn.Module) -> dict[bool, list[tuple[str, nn.Parameter]]]:
+    """Which parameters are decayed, by name: all but biases and 1-d tensors.
+
+    So positions, class, register and mask tokens and free gains of the prototypes are decayed, unlike timm's
+    habit. Parameters without gradient belong to neither group.
+    """
+    groups: dict[bool, list[tuple[str, nn.Parameter]]] = {True: [], False: []}
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            groups[not (name.endswith(".bias") or parameter.ndim == 1)].append((name, parameter))
+    return groups
+
+
+@torch.no_grad()
+def clip_(optimiser: torch.optim.Optimizer, largest: float | None) -> Float[Tensor, ""]:
+    """Scales each gradient tensor down to a norm of at most `largest`; returns the norm of all before that.
+
+    The coefficient is largest / (norm + 1e-6), as in the official code; nothing is read back by the host.
+    """
+    gradients = [
+        p.grad for members in optimiser.param_groups for p in members["params"] if p.grad is not None
+    ]
+    norms = torch._foreach_norm(gradients)
+    if largest is not None:
+        coefficients = (largest / (torch.stack(norms) + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(gradients, list(coefficients.unbind()))
+    return torch.stack(norms).norm()
+
+
+def freeze_last_layer(optimiser: torch.optim.Optimizer) -> None:
+    """Takes the gradients of the prototypes away: the optimiser then leaves them and their moments alone."""
+    for members in optimiser.param_groups:
+        for name, parameter in zip(members["param_names"], members["params"]):
+            if "last_layer" in name:
+                parameter.grad = None
