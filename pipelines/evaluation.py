@@ -77,13 +77,14 @@ def evaluation_batches(
     *,
     batch: int = 128,
     size: int | tuple[int, int] | None = None,
+    resize: int | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
     bad_log: Path | None = None,
 ) -> Iterator[EvaluationBatch]:
     """The images of a data set in order, `batch` at a time.
 
-    size: pixels of a side, or (height, width); by default that of the global crops. The shorter side of an
-    image is first resized to 256/224 of the larger of the two
+    size: pixels of a side, or (height, width); by default that of the global crops
+    resize: what an image's shorter side is first resized to; by default 256/224 of the larger of the two
     samples: which images; by default all. A bad one is replaced by the next good one of its shard
     """
     crops = data.crops.global_crops
@@ -93,7 +94,7 @@ def evaluation_batches(
     reader, affine = _reader(source, bad, data.max_pixels), normalisation(data.crops)
     labels = np.asarray(source.labels)
     jobs = (
-        _Job(wanted[at : at + batch], reader, sides, _shorter(sides), affine)
+        _Job(wanted[at : at + batch], reader, sides, resize or _shorter(sides), affine)
         for at in range(0, len(wanted), batch)
     )
     for job in Crew(data.thread_count, ahead=data.prefetch).run(jobs):

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 
 from raymask import __version__
 from raymask.backbone import VisionBackbone
-from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, load_strictly, open_trained, read_weights
+from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, load_strictly, open_trained, read_tensors
 from raymask.vit import Backbone
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the crops are normalised with
 TOLERANCE = 1e-4  # float32, two implementations of the same sums
 
 
@@ -68,8 +67,8 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
             "fixed_input_size": True,
             "interpolation": "bicubic",
             "crop_pct": 224 / 256,
-            "mean": list(MEAN),
-            "std": list(STD),
+            "mean": list(trained.config.data.crops.mean),
+            "std": list(trained.config.data.crops.std),
             "num_classes": 0,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
@@ -104,7 +103,7 @@ def load_in_timm(folder: Path) -> torch.nn.Module:
     """The exported backbone in plain timm. Raises ValueError unless every tensor matches."""
     about = json.loads((folder / EXPORT_CONFIG).read_text())
     vit = timm.create_model(about["architecture"], pretrained=False, num_classes=0, **about["model_args"])
-    load_strictly(vit, read_weights(folder / WEIGHTS), where=str(folder))
+    load_strictly(vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
     return vit.eval()
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raymask import checkpoint
 from raymask.backbone import VisionBackbone
+from raymask.state import describe, matches
+from raymask.state import tensors as read_tensors
 
 if TYPE_CHECKING:
     from raymask.config import Config
@@ -59,22 +59,21 @@ def open_trained(path: Path | str, *, network: Literal["teacher", "student"] = "
 
 
 def _open_checkpoint(folder: Path, network: str) -> Trained:
-    from raymask.config import load
+    from raymask.config import build
 
-    run = folder.parent.parent
-    if not (run / "config.yaml").exists():
-        raise ValueError(f"{folder} does not lie in a run directory: {run / 'config.yaml'} is missing")
-    config = load(str(run / "config.yaml"))
-    weights = read_weights(folder / WEIGHTS)
+    state = describe(folder)
+    config = build(state["config"])
+    weights = read_tensors(folder / WEIGHTS)
     prefix = f"{network}.backbone.vit."
     own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     if not own:
         networks = sorted({name.split(".")[0] for name in weights if ".backbone.vit." in name})
         raise ValueError(f"{folder} holds no {network} backbone; it holds {', '.join(networks) or 'none'}")
     backbone = config.backbone.build(seed=config.run.seed)
-    tensors = load_strictly(backbone.vit, own, where=str(folder))
+    tensors = load_strictly(backbone.vit, own, where=folder / WEIGHTS)
+    run = folder.parent.parent
     return Trained(
-        backbone.eval(), config, int(json.loads((folder / "state.json").read_text())["step"]), run, tensors
+        backbone.eval(), config, int(state["step"]), run if (run / "config.yaml").exists() else None, tensors
     )
 
 
@@ -86,31 +85,13 @@ def _open_export(folder: Path) -> Trained:
         raise ValueError(f"{folder / EXPORT_CONFIG} was not written by raymask export")
     config = build(about["config"])
     backbone = config.backbone.build(seed=config.run.seed)
-    tensors = load_strictly(backbone.vit, read_weights(folder / WEIGHTS), where=str(folder))
+    tensors = load_strictly(backbone.vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
     return Trained(backbone.eval(), config, about["step"], None, tensors)
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ValueError for a file that is cut short or none at all."""
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file} cannot be read as safetensors ({error}); take an older checkpoint"
-        ) from error
-
-
-def load_strictly(module: nn.Module, weights: dict[str, Tensor], *, where: str) -> str:
+def load_strictly(module: nn.Module, weights: dict[str, Tensor], *, where: Path) -> str:
     """Loads all of `weights`; says how many. Raises ValueError naming what does not match."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-    matched = f"{len(expected.keys() - set(wrong))}/{len(expected)} tensors"
-    if wrong:
-        name = wrong[0]
-        raise ValueError(
-            f"{where}: {matched} match. {name!r} is {given.get(name, 'missing')} there and "
-            f"{expected.get(name, 'unknown')} here: open it with the config it was trained with"
-        )
+    expected = module.state_dict()
+    matches(weights, expected, where=where)
     module.load_state_dict(weights, strict=True)
-    return matched
+    return f"{len(weights)}/{len(expected)} tensors"

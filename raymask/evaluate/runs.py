@@ -38,8 +38,8 @@ def evaluate_run(
         folder = trained.run / "eval"
         folder.mkdir(exist_ok=True)
         about = {"step": trained.step, "network": config.evaluate.network, "tensors": trained.tensors}
-        about |= {"bank": config.data.located().train, "bank_images": len(evaluation.bank.samples)}
-        about |= {"queries": config.data.located().val, "query_images": len(evaluation.queries.samples)}
+        about |= {"train": config.data.train, "bank_images": len(evaluation.bank.samples)}
+        about |= {"val": config.data.val, "query_images": len(evaluation.queries.samples)}
         about |= {"evaluate": config.evaluate.model_dump(mode="json"), "results": results}
         write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
     return results

@@ -1,23 +1,16 @@
-"""A split to evaluate on: which samples, their labels, and their pictures in order."""
+"""A split to evaluate on: which samples, and their pictures with labels, in order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Int
-from torch import Tensor
 
-from raymask.evaluate import crops
-from raymask.evaluate.features import in_batches
+from pipelines.data import Data
+from pipelines.evaluation import RATIO, EvaluationBatch, evaluation_batches
+from pipelines.source import Source
+from raymask.evaluate.crops import augmented
 from raymask.evaluate.settings import Evaluate
-
-if TYPE_CHECKING:
-    from pipelines.source import Source
-
-    from pipelines.loader import Data
 
 # n: images of the split
 
@@ -26,71 +19,75 @@ HEALTH_IMAGES = 2048  # enough for the rank of any common width
 
 @dataclass(frozen=True)
 class Split:
-    """Some samples of a source, in its order; labels are -1 where unknown."""
+    """Some samples of a source, in its order: the shorter side goes to `resize` pixels, the centre is cut."""
 
-    source: "Source"
+    source: Source
     samples: Int[np.ndarray, " n"]
-    shape: crops.Shape
+    data: Data
+    size: tuple[int, int]
+    resize: int
     batch: int
 
-    @property
-    def labels(self) -> Int[Tensor, " n"]:
-        return torch.from_numpy(np.asarray(self.source.labels)[self.samples])
+    def batches(self) -> Iterator[EvaluationBatch]:
+        """The centre crops."""
+        yield from self._cut(self.size)
 
-    @property
-    def classes(self) -> list[str]:
-        return self.source.classes
+    def random_crops(self, *, seed: int, view: int) -> Iterator[EvaluationBatch]:
+        """The linear probe's random crop number `view` of every image, out of its `resize` square."""
+        for batch in self._cut((self.resize, self.resize)):
+            images = augmented(batch.images, batch.samples, size=self.size, seed=seed, view=view)
+            yield replace(batch, images=images)
 
-    def images(self, *, seed: int = 0, view: int | None = None) -> Iterator[Tensor]:
-        """The centre crops in batches; given a view, the random crops number `view` of the stream `seed`."""
-        if view is None:
-            load = partial(crops.centre, self.source, shape=self.shape)
-        else:
-            load = partial(crops.augmented, self.source, shape=self.shape, seed=seed, view=view)
-        return in_batches(load, self.samples, batch=self.batch)
+    def _cut(self, size: tuple[int, int]) -> Iterator[EvaluationBatch]:
+        return evaluation_batches(
+            self.data, self.source, batch=self.batch, size=size, resize=self.resize, samples=self.samples
+        )
 
 
-def open_split(path: str, settings: Evaluate, shape: crops.Shape, *, labelled: bool) -> Split:
-    """The labelled samples at `path`, at most `max_images` spread evenly over them; or, without labels, a few
-    for the health of features.
+def open_split(
+    source: Source, data: Data, settings: Evaluate, *, native: int | tuple[int, int], labelled: bool
+) -> Split:
+    """The labelled samples, at most `max_images` spread evenly over them; without labels, a few for health.
+
+    Raises ValueError for a crop that is larger than what it is cut from.
     """
-    from pipelines.source import open_source
-
-    source = open_source(path)
+    size = settings.size or native
+    height, width = (size, size) if isinstance(size, int) else size
+    resize = settings.resize or round(max(height, width) * RATIO)
+    if resize < max(height, width):
+        raise ValueError(
+            f"evaluate.resize={resize} is smaller than the evaluated crop of {height}x{width} pixels; "
+            f"give at least {max(height, width)}"
+        )
     chosen = np.flatnonzero(np.asarray(source.labels) >= 0) if labelled else np.arange(len(source))
     limit = settings.max_images or len(source)
     limit = limit if labelled else min(HEALTH_IMAGES, limit)
     if limit < len(chosen):
         chosen = chosen[np.arange(limit) * len(chosen) // limit]
-    return Split(source, chosen, shape, settings.batch)
+    return Split(source, chosen, data, (height, width), resize, settings.batch)
 
 
-def why_no_accuracies(data: "Data") -> str | None:
+def why_no_accuracies(bank: Source, queries: Source | None) -> str | None:
     """What stands in the way of accuracies on this data, and what to do about it; None where nothing does."""
-    from pipelines.source import open_source
-
-    if data.val is None:
+    if queries is None:
         return (
-            "no accuracies: data.val is not set. Pack the data with a held-out part "
-            "(raymask pack DATA OUT holdout=0.1) and set data.val"
+            "no accuracies: there are no held-out images. Pack the data with a held-out part "
+            "(raymask pack DATA OUT holdout=0.1), or set data.val"
         )
-    bank, queries = open_source(data.train), open_source(data.val)
     known = int((np.asarray(bank.labels) >= 0).sum())
     if not bank.classes or not known:
         return (
-            f"no accuracies: {data.train} has no labels. "
+            "no accuracies: the training images have no labels. "
             "Put the images of each class into a folder of its own and pack again"
         )
-    if not (np.asarray(queries.labels) >= 0).any():
-        return f"no accuracies: {data.val} has no labels, {data.train} has {len(bank.classes)} classes"
-    if list(bank.classes) != list(queries.classes):
+    if list(bank.classes) != list(queries.classes) or not (np.asarray(queries.labels) >= 0).any():
         return (
-            f"no accuracies: the classes of {data.train} ({len(bank.classes)}) and {data.val} "
-            f"({len(queries.classes)}) differ. Pack both with the same class folders"
+            f"no accuracies: the classes of data.train ({len(bank.classes)}) and data.val "
+            f"({len(queries.classes)}) differ. Pack both from the same class folders"
         )
     if len(bank.classes) > known:
         return (
-            f"no accuracies: {data.train} has {len(bank.classes)} classes but only {known} labelled images. "
-            "Give each class at least one image"
+            f"no accuracies: there are {len(bank.classes)} classes but only {known} labelled training "
+            "images. Give each class at least one"
         )
     return None
