@@ -118,7 +118,7 @@ class VisionBackbone(nn.Module):
                 )
             kept = hidden if visible is None else hidden.gather(1, visible)
             patches = torch.where(kept[:, :, None], self.mask_token.to(patches.dtype), patches)
-        front, positions = self._positions(self.grid(*images.shape[-2:]))
+        front, positions = self.positions(self.grid(*images.shape[-2:]))
         patches = patches + (positions if visible is None else positions[visible])
         tokens = torch.cat([front.expand(len(images), -1, -1).to(patches.dtype), patches], dim=1)
         return self.vit.norm_pre(tokens)
@@ -136,7 +136,7 @@ class VisionBackbone(nn.Module):
         embed = self.vit.patch_embed
         return embed.norm(linear(pixels, embed.proj.weight.flatten(1), embed.proj.bias))
 
-    def _positions(self, grid: Grid) -> tuple[Float[Tensor, "prefix d"], Float[Tensor, "n d"]]:
+    def positions(self, grid: Grid) -> tuple[Float[Tensor, "prefix d"], Float[Tensor, "n d"]]:
         """The prefix tokens with their positions, and the positions of the patches of a grid."""
         vit = self.vit
         tokens = [getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token")]

@@ -30,8 +30,8 @@ class Head(Settings):
     def build(self, dim: int, *, seed: int, teacher: bool = False) -> "DinoHead":
         """A head for tokens of width `dim`; a teacher's gains are always frozen.
 
-        The weights are a function of the arguments alone. Module constructors draw from torch's global stream:
-        it is seeded and put back around them.
+        The weights are a function of the arguments alone. Module constructors draw from torch's global
+        stream: it is seeded and put back around them.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

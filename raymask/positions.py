@@ -1,12 +1,12 @@
 """Learned positions at sizes other than the native one, by DINO's rule.
 
-DINO resamples the table bicubically with `scale_factor = (new + 0.1) / native`, and lets the factor itself set
-the sampling grid. That grid is shifted against one asked for by output size (by up to 0.06 in the values), so
-weights trained by one rule are wrong under the other.
+DINO resamples the table bicubically with `scale_factor = (new + 0.1) / native`, and lets the factor itself
+set the sampling grid. That grid is shifted against one asked for by output size (by up to 0.06 in the
+values), so weights trained by one rule are wrong under the other.
 
-Bicubic resampling is linear and separable, so two small matrices say the same as `interpolate`. Their gradient is
-a matrix product, deterministic on a GPU, where the gradient of `interpolate` is not; and they are made of a dozen
-tiny operations without a state, which a compiled graph swallows.
+Bicubic resampling is linear and separable, so two small matrices say the same as `interpolate`. Their
+gradient is a matrix product, deterministic on a GPU, where the gradient of `interpolate` is not; and they are
+made of a dozen tiny operations without a state, which a compiled graph swallows.
 """
 
 import torch

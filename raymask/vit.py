@@ -104,8 +104,8 @@ class Backbone(Settings):
             if not self.starts_trained:
                 raise
             raise ValueError(
-                f"the weights of {self.name!r} could not be fetched or do not fit ({_first_line(error)}): give "
-                "a local file with timm's names as backbone.weights, or train from scratch with "
+                f"the weights of {self.name!r} could not be fetched or do not fit ({_first_line(error)}): "
+                "give a local file with timm's names as backbone.weights, or train from scratch with "
                 "backbone.pretrained=false"
             ) from error
         rows, columns = vit.patch_embed.patch_size

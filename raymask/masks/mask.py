@@ -72,8 +72,8 @@ class Mask(Settings):
     def _drops_equal_counts(self) -> "Mask":
         if self.kind == "drop" and self.probability < 1:
             raise ValueError(
-                f"mask.probability={self.probability:g} cannot go with mask.kind=drop, where every row must hide "
-                "the same count: choose mask.kind=token or mask.probability=1"
+                f"mask.probability={self.probability:g} cannot go with mask.kind=drop, where every row "
+                "must hide the same count: choose mask.kind=token or mask.probability=1"
             )
         return self
 

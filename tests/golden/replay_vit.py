@@ -54,7 +54,7 @@ def _replay_size(case: Case, backbone: VisionBackbone, height: int, width: int) 
     tokens, extras = backbone(
         case[f"x_{size}"].double(), attention=True, last=max(stored), blocks=tuple(range(depth))
     )
-    _, positions = backbone._positions(backbone.grid(height, width))
+    _, positions = backbone.positions(backbone.grid(height, width))
     table = torch.cat([backbone.vit.pos_embed[0, :1], positions])[None]
     found = [
         _near(f"cls {size}", tokens[:, 0], case[f"cls_{size}"]),
