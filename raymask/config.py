@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, model_validator
 
-from pipelines.loader import Data
+from pipelines.data import Data
 from pipelines.settings import Settings
 from raymask import overrides, presets
 from raymask.evaluate.settings import Evaluate
 from raymask.masks import Mask
 from raymask.methods import MethodSettings
+from raymask.methods.dino import Dino
 from raymask.optim import Optim
 from raymask.plan import Train
 from raymask.run import Run
@@ -29,7 +30,7 @@ class Config(Settings):
     run: Run = Run()
     data: Data = Data()
     backbone: Backbone = Backbone()
-    method: MethodSettings
+    method: MethodSettings = Dino()
     mask: Mask = Mask()
     optim: Optim = Optim()
     train: Train = Train()
@@ -86,7 +87,7 @@ def to_tree(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The complete config as YAML, in the order of the classes."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(to_tree(config), sort_keys=False, default_flow_style=None, width=100)
 
 
 def read(path: Path) -> Config:

@@ -5,7 +5,7 @@ set by `prepare`, once, by the process that owns the run.
 """
 
 import resource
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -57,21 +57,17 @@ def prepare(device: torch.device, *, threads: int | None = None, detect_anomaly:
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    torch.autograd.set_detect_anomaly(detect_anomaly, check_nan=False)
+    torch.autograd.set_detect_anomaly(detect_anomaly)
 
 
-def compiled(function: Callable, *, enabled: bool) -> Callable:
-    """`function` through torch.compile with static shapes, or as it is."""
-    return torch.compile(function, dynamic=False) if enabled else function
+def compile_(*modules: torch.nn.Module) -> None:
+    """Runs the modules through torch.compile from now on, a graph a shape; their parameters keep their names."""
+    for module in modules:
+        module.compile(dynamic=False)
 
 
 def pins_memory(device: torch.device) -> bool:
     """Whether host batches should lie in page-locked memory (asynchronous copies need it)."""
-    return device.type == "cuda"
-
-
-def fuses_optimiser(device: torch.device) -> bool:
-    """Whether the optimiser should update all parameters in one fused kernel."""
     return device.type == "cuda"
 
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from pipelines.batch import Batch, add_signatures
-from raymask.world import grouped, sum_across
+from raymask.world import grouped, mean_across, sum_across
 
 _MASK = (1 << 64) - 1
 
 
 class Running:
-    """Sums since the last line, on the device.
+    """Sums since the last line, on the device, of what `train_step` returns.
 
-    sums: by name, each step's value weighted by this rank's share of the global batch, float64
+    sums: by name, float64; their mean over ranks is that of the global batch
     masks: signature of the hidden patches, int64 that wraps around; samples: the same of the crops, on the host
     broken: first step whose loss was not finite, or -1
     """
@@ -38,14 +38,13 @@ class Running:
         self.samples = 0
         self.masks = torch.zeros((), dtype=torch.int64, device=self.device)
 
-    def add(self, values: Mapping[str, Tensor], batch: Batch) -> None:
-        """Adds what one step gave for this rank's part of the global batch, without waiting for the device."""
-        share = len(batch) / batch.rows
+    def add(self, values: Mapping[str, Tensor | float], batch: Batch) -> None:
+        """Adds what one step gave on this rank, without waiting for the device."""
         for name, value in values.items():
             if name == "masks":
                 self.masks = self.masks + value
             elif torch.is_tensor(value):
-                self.sums[name] = self.sums.get(name, 0) + value.detach().to(torch.float64) * share
+                self.sums[name] = self.sums.get(name, 0) + value.detach().to(torch.float64)
         bad = ~torch.isfinite(values["loss"].detach())
         self.broken = torch.where(
             (self.broken < 0) & bad, torch.full_like(self.broken, batch.step), self.broken
@@ -73,24 +72,24 @@ class Running:
         return {**dict(zip(sums, means)), **signatures}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums over all ranks, as a checkpoint holds them. A collective."""
+        """The sums, their mean over all ranks, as a checkpoint holds them. A collective."""
         names = sorted(self.sums)
-        sums = sum_across(torch.stack([self.sums[name] for name in names])) if names else []
+        sums = mean_across(torch.stack([self.sums[name] for name in names])) if names else []
         # int64 and uint64 add up alike modulo 2**64
         signed = self.samples - (1 << 64) if self.samples >> 63 else self.samples
         signatures = sum_across(torch.stack([torch.tensor(signed, device=self.device), self.masks]))
         own = {"steps": torch.tensor(self.steps), "samples": signatures[0], "masks": signatures[1]}
         return {**own, **{f"sums.{name}": value for name, value in zip(names, sums)}}
 
-    def restore(self, tensors: Mapping[str, Tensor], *, rank: int = 0) -> None:
-        """Continues from a checkpoint: the first rank takes what all of them had summed up."""
+    def restore(self, tensors: Mapping[str, Tensor], *, leads: bool = True) -> None:
+        """Continues from a checkpoint: every rank takes the mean of the sums, the first one the signatures."""
         self._start()
         self.steps = int(tensors["steps"])
-        if rank == 0:
+        if leads:
             self.samples, self.masks = int(tensors["samples"]) & _MASK, tensors["masks"].to(self.device)
         for name, value in tensors.items():
             if name.startswith("sums."):
-                self.sums[name.removeprefix("sums.")] = value.to(self.device) * (rank == 0)
+                self.sums[name.removeprefix("sums.")] = value.to(self.device)
 
 
 def append(path: Path, line: Mapping[str, object]) -> None:

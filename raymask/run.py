@@ -62,17 +62,22 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def environment(*, device: str, world: int) -> dict:
+def environment(device: str, *, world: int) -> dict:
     """What a run ran on: versions, device, git state of the working directory, command."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": versions(),
         "device": device,
         "world": world,
         "command": sys.argv,
         "git": _git(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of what a run depends on."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def write_json(path: Path, value: object) -> None:

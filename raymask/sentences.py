@@ -41,7 +41,7 @@ def _sentence(item: Any, *, root: Model, tree: dict) -> tuple[str, str]:
         return dotted, f"'{dotted}' is {_short(item['input'])}, but needs a kind: give {dotted}.kind=NAME"
     if kind == "value_error":
         reason = str(item["ctx"]["error"])
-        return dotted, f"{dotted}: {reason}" if dotted else reason
+        return dotted, f"{dotted}: {reason}" if dotted and dotted not in reason else reason
     if kind == "literal_error":
         return dotted, _unknown_value(dotted, item["input"], item["ctx"]["expected"])
     return dotted, f"'{dotted}' is {_short(item['input'])}: {_plain(item)}"
@@ -68,14 +68,16 @@ def unknown_key(path: list[str], *, root: Model, tree: dict) -> str:
     start = f"unknown key '{'.'.join(path)}'"
     model = class_at(root, tree, parent)
     siblings = list(model.model_fields) if model is not None else []
-    near = get_close_matches(name, siblings, n=1, cutoff=0.6)
-    if near:
-        return f"{start}: did you mean '{'.'.join([*parent, near[0]])}'?"
     everywhere = list(dict.fromkeys(keys(root)))
-    elsewhere = [key for key in everywhere if key.rsplit(".", 1)[-1] == name]
-    elsewhere = elsewhere or get_close_matches(".".join(path), everywhere, n=1, cutoff=0.75)
-    if elsewhere:
-        return f"{start}: did you mean '{elsewhere[0]}'?"
+    meant = [
+        *(".".join([*parent, key]) for key in get_close_matches(name, siblings, n=1, cutoff=0.75)),
+        *(key for key in everywhere if key.rsplit(".", 1)[-1] == name),
+        *(".".join([*parent, key]) for key in siblings if name in key.split("_")),
+        *(".".join([*parent, key]) for key in get_close_matches(name, siblings, n=1, cutoff=0.5)),
+        *get_close_matches(".".join(path), everywhere, n=1, cutoff=0.75),
+    ]
+    if meant:
+        return f"{start}: did you mean '{meant[0]}'?"
     where = f"'{'.'.join(parent)}' has" if parent else "there are"
     return f"{start}: {where} {', '.join(siblings)}" if siblings else start
 

@@ -1,0 +1,61 @@
+"""Everything a run is made of, built and checked before anything is written."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from pipelines.data import open_train_and_val
+from pipelines.source import Source
+from raymask.config import Config
+from raymask.device import autocast_dtype, compile_
+from raymask.evaluate import Evaluation, open_evaluation
+from raymask.methods import Method, build_method
+from raymask.plan import Plan, plan
+from raymask.step import Parallel
+from raymask.world import World
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of one run.
+
+    method: the networks and their objective; parallel: the same, exchanging gradients where there are several ranks
+    dtype: what matrix products run in, or None for float32
+    """
+
+    config: Config
+    world: World
+    device: torch.device
+    dtype: torch.dtype | None
+    source: Source
+    plan: Plan
+    method: Method
+    parallel: Parallel
+    optimiser: Optimizer
+    evaluation: Evaluation
+
+
+def assemble(config: Config, *, world: World, device: torch.device) -> Training:
+    """The parts that a config asks for. Raises ValueError, in a sentence, where they do not fit together."""
+    source, _ = open_train_and_val(config.data)
+    steps = plan(config.train, images=len(source), evaluate_images=config.evaluate.every_images)
+    method = build_method(config)
+    for crops in config.data.crops.groups.values():
+        method.student.backbone.grid(crops.height, crops.width)
+    method.to(device).train()
+    if config.train.compile:
+        compile_(method.student.backbone, method.teacher.backbone)
+    return Training(
+        config=config,
+        world=world,
+        device=device,
+        dtype=autocast_dtype(device, config.train.precision),
+        source=source,
+        plan=steps,
+        method=method,
+        parallel=method if world.size == 1 else DistributedDataParallel(method, broadcast_buffers=False),
+        optimiser=config.optim.build(method.student),
+        evaluation=open_evaluation(config),
+    )
