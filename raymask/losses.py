@@ -99,6 +99,13 @@ def teacher_targets(
     return Targets(logits, logit_sum, torch.cat(entropies), -torch.xlogy(mean, mean).sum())
 
 
+def moved_center(
+    center: Float[Tensor, " k"], logit_sum: Float[Tensor, " k"], rows: Tensor | int, *, momentum: float
+) -> Float[Tensor, " k"]:
+    """The center's moving average after a batch of so many teacher rows (DINO eq. 4)."""
+    return momentum * center + (1 - momentum) * logit_sum / rows
+
+
 def partition_and_expectation(
     rows: Float[Tensor, "r d"], weight: Float[Tensor, "k d"], targets: Float[Tensor, "t k"]
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:

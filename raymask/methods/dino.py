@@ -18,7 +18,7 @@ from pipelines.batch import Batch
 from pipelines.settings import Settings
 from raymask.ema import ema_
 from raymask.heads import Head
-from raymask.losses import Targets, cross_view_loss, mean_over_pairs, teacher_targets
+from raymask.losses import Targets, cross_view_loss, mean_over_pairs, moved_center, teacher_targets
 from raymask.masks import Mask, Masks
 from raymask.methods.method import Method, Network
 from raymask.methods.views import draw_masks, drop_path_draws, look, mask_report, numbered
@@ -101,7 +101,7 @@ class DinoMethod(Method):
         )
 
     def _study(self, batch: Batch, masks: dict[str, Masks], rng: Rng) -> Float[Tensor, "v b w"]:
-        """The student's bottleneck rows of all crops: one pass of the backbone a resolution, one of the head."""
+        """The student's bottleneck rows of all crops: a backbone pass a resolution, one head pass."""
         rows, backbone = [], self.student.backbone
         for group, views in numbered(batch).items():
             drop = drop_path_draws(backbone, batch, rng, views=views)
@@ -115,7 +115,9 @@ class DinoMethod(Method):
         """The teacher's moving average, and the center's over the whole batch of all ranks."""
         ema_(self.teacher, self.student, self.settings.momentum(progress))
         total = sum_across(torch.cat([self.logit_sum, self.logit_count[None]]))
-        self.center.lerp_(total[:-1] / total[-1], 1 - self.settings.center_momentum)
+        self.center.copy_(
+            moved_center(self.center, total[:-1], total[-1], momentum=self.settings.center_momentum)
+        )
         self.logit_sum.zero_()
         self.logit_count.zero_()
 
