@@ -90,11 +90,11 @@ def mask_report(masks: dict[str, Masks], batch: Batch) -> dict[str, Tensor]:
     if not masks:
         device = batch.samples.device
         return {
-            "mask_ratio": torch.zeros((), device=device),
+            "mask_ratio": torch.zeros((), dtype=torch.float64, device=device),
             "masks": torch.zeros((), dtype=torch.int64, device=device),
         }
     hidden = torch.cat([m.hidden.flatten() for m in masks.values()])
     return {
-        "mask_ratio": hidden.float().mean(),
+        "mask_ratio": hidden.double().mean(),
         "masks": torch.stack([m.signature for m in masks.values()]).sum(),
     }
