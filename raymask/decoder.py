@@ -14,7 +14,7 @@ from raymask.sincos import sincos_positions
 
 
 class Decoder(nn.Module):
-    """MAE's decoder (DMJD's invisible branch): mask tokens at hidden patches, positions, blocks, prediction."""
+    """MAE's decoder (DMJD's invisible branch): mask tokens at hidden patches, blocks, a prediction."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients as regression targets, on the images' own device (DMJD's "superior target").
+"""Histograms of oriented gradients as regression targets, on the images' device (DMJD's "superior target").
 
 The gradients of 8-bit images are integers, and among integers up to 255 none lies on a bin edge but the
 horizontal: comparing with the edges' directions gives the exact bin without an arc tangent.
@@ -32,7 +32,7 @@ def hog_cells(images: UInt8[Tensor, "b 3 h w"], cell: int = 8) -> Float[Tensor, 
 
 
 def orientations(down: Float[Tensor, "*pixels"], right: Float[Tensor, "*pixels"]) -> UInt8[Tensor, "*pixels"]:
-    """The bin of an integer gradient's unsigned angle, floor(atan2(down, right) modulo 180 / 20); flat is 8."""
+    """The bin of an integer gradient's angle: floor(atan2(down, right) modulo 180 / 20); flat is 8."""
     # Gradients of the lower half plane are turned by 180 degrees; a horizontal one is 0 degrees either way.
     turned = torch.where(down < 0, -right, torch.where(down == 0, right.abs(), right))
     down = down.abs()

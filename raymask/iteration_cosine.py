@@ -12,7 +12,7 @@ Value = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class IterationCosine(Settings):
-    """A straight line from `start` to `peak`, then half a cosine to `end`; with w = warmup * steps, not rounded:
+    """A straight line from `start` to `peak`, half a cosine to `end`; with w = warmup * steps, not rounded:
 
         step <  w: start + (peak - start) * step / w
         step >= w: end + (peak - end) * (1 + cos(pi * (step - w) / (steps - w))) / 2

@@ -1,4 +1,4 @@
-"""Several masked views of one image that hide different patches as far as the ratio allows (arXiv:2301.00230).
+"""Masked views of one image that hide different patches as far as the ratio allows (arXiv:2301.00230).
 
 Every view hides the same count. A view prefers patches that no earlier view has hidden, so that all views
 together hide ("predict") as much of the image as asked. One view alone is MAE's random mask. Patches are
