@@ -126,6 +126,7 @@ def _rank(rank: int, folder: str, shares: list[slice]) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_unequal_shares_train_as_one_process(tmp_path):
     alone = masked()
     expected = train(alone)
