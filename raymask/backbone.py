@@ -5,7 +5,7 @@ of timm unchanged; this file owns the order of events: embed patches, hide or dr
 the blocks, normalise.
 """
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,7 +86,8 @@ class VisionBackbone(nn.Module):
         tokens = self.embed(images, hidden=hidden, visible=visible)
         scales = None if drop is None else self._scales(drop)
         extras: Extras = {"cls": [], "blocks": []}
-        for index, block in enumerate(self.vit.blocks):
+        layers: list[Any] = list(self.vit.blocks)  # timm types its blocks as bare modules
+        for index, block in enumerate(layers):
             heads = project(block.attn, normed := block.norm1(tokens))
             if attention and index == attention_block % self.depth:
                 row = cls_row(heads[0], heads[1], block.attn.scale)[:, :, self.prefix :]
@@ -141,6 +142,7 @@ class VisionBackbone(nn.Module):
         vit = self.vit
         tokens = [getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token")]
         front = torch.cat([token[0] for token in tokens if token is not None])
+        assert vit.pos_embed is not None
         table = vit.pos_embed[0]
         own = 0 if vit.no_embed_class else self.prefix
         if own:

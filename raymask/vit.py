@@ -1,6 +1,7 @@
 """Which backbone, and how it is built: any timm `VisionTransformer` with a class token."""
 
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Backbone(Settings):
         }
         changes = {key: value for key, value in given.items() if value is not None}
         try:
-            vit = timm.create_model(
+            vit: Any = timm.create_model(
                 self.name,
                 pretrained=self.starts_trained,
                 img_size=(height, width),
@@ -140,7 +141,8 @@ def fitting_names() -> list[str]:
 def _outline(name: str) -> VisionTransformer:
     """The network without memory for its weights."""
     with torch.device("meta"):
-        return timm.create_model(name, num_classes=0)
+        outline: Any = timm.create_model(name, num_classes=0)
+    return outline
 
 
 def _obstacle(vit: VisionTransformer) -> str | None:
@@ -163,7 +165,7 @@ def _check(vit: VisionTransformer, name: str) -> None:
 
 def _advice(name: str) -> str:
     near = get_close_matches(name.split(".")[0], fitting_names(), n=12, cutoff=0.3)
-    able = [other for other in near if _obstacle(_outline(other)) is None][:3]
+    able = islice((other for other in near if _obstacle(_outline(other)) is None), 3)
     names = ", ".join(dict.fromkeys([*able, "vit_small_patch16_224"]))
     return f"use for instance {names} (all candidates: timm.list_models(module='vision_transformer'))"
 

@@ -17,7 +17,7 @@ from raymask.masks import (
 from raymask.progress import Progress
 from raymask.streams import Rng
 
-START = Progress(step=0, steps=10, steps_per_epoch=5)
+START = Progress(step=0, steps=10, steps_per_epoch=5.0)
 
 
 def draw(mask, count=6, *, views=(0, 1), patches=16, seed=0, progress=START, samples=None):
@@ -94,7 +94,7 @@ def test_masks_depend_on_seed_epoch_sample_and_view_and_on_nothing_else():
     assert len(set(rows)) == len(rows)  # every image and view has its own
     assert not torch.equal(base.hidden, draw(mask, patches=64, seed=1).hidden)
     assert torch.equal(base.hidden[1:], draw(mask, patches=64, views=(1,)).hidden)
-    later = Progress(step=7, steps=10, steps_per_epoch=5)
+    later = Progress(step=7, steps=10, steps_per_epoch=5.0)
     assert torch.equal(base.hidden, draw(mask, patches=64, progress=later).hidden)  # not on the step
     sample = torch.tensor([3])
     first, second = (
@@ -106,9 +106,9 @@ def test_masks_depend_on_seed_epoch_sample_and_view_and_on_nothing_else():
 
 def test_the_ratio_follows_its_schedule():
     mask = Mask(ratio={"kind": "linear", "start": 0.0, "end": 0.8})
-    counts = [draw(mask, progress=Progress(step, 10, 5)).count for step in (0, 5, 9)]
+    counts = [draw(mask, progress=Progress(step, 10, 5.0)).count for step in (0, 5, 9)]
     assert counts == [0, 6, 11]
-    assert draw(mask, progress=Progress(5, 10, 5)).hidden.sum(-1).unique().tolist() == [6]
+    assert draw(mask, progress=Progress(5, 10, 5.0)).hidden.sum(-1).unique().tolist() == [6]
 
 
 def test_a_share_of_the_rows_is_masked_independently_in_each_view():
