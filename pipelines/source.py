@@ -15,7 +15,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipelines.formats.folder import open_folder
+from pipelines.formats.idx import is_idx, open_idx
+from pipelines.formats.joined import JoinedSource
 from pipelines.formats.webdataset import open_packed, open_tars
+from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.manifest import NAME
 
@@ -81,9 +84,7 @@ def open_splits(path: Path_ | Sequence[Path_]) -> dict[str, Source]:
     if all(name.endswith(".tar") for name in files):
         return {"": open_tars([Path(name) for name in files])}
     if len(files) > 1:
-        raise ValueError(
-            f"a list of data paths must name tars, but {files[0]} and {len(files) - 1} more were given"
-        )
+        return {"": JoinedSource([open_source(name) for name in files], " + ".join(files))}
     return _open_one(Path(files[0]))
 
 
@@ -96,9 +97,15 @@ def _open_one(path: Path) -> dict[str, Source]:
             return {name: open_packed(part) for name, part in parts.items()}
         if tars := sorted(path.glob("*.tar")):
             return {"": open_tars(tars)}
+        if pairs := sorted(file for file in path.iterdir() if is_idx(file)):
+            return dict(open_idx(pairs))
         return dict(open_folder(path))
     if not path.exists():
         raise ValueError(f"there is no data set at {path}: the path does not exist")
+    if path.suffix.lower() == ".zip":
+        return dict(open_zip(path))
+    if is_idx(path):
+        return dict(open_idx([path]))
     raise ValueError(f"{path} is neither a folder of images nor a tar, a zip or an IDX file")
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.formats.layout import VIRTUAL_SHARD, Layout, arrange, is_image
+from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 
 
 class FolderSource:
@@ -33,7 +33,7 @@ class FolderSource:
         return self.layout.names[sample]
 
     def shard(self, sample: int) -> str:
-        return f"{self.root} (images from {sample // VIRTUAL_SHARD * VIRTUAL_SHARD})"
+        return f"{self.root} ({virtual_shard(sample)})"
 
 
 def open_folder(root: Path) -> dict[str, FolderSource]:

@@ -34,8 +34,19 @@ class Layout:
     @property
     def shard_sizes(self) -> Int64[np.ndarray, " s"]:
         """Sizes of the virtual shards of a source that has no real ones."""
-        whole, rest = divmod(len(self.names), VIRTUAL_SHARD)
-        return np.array([VIRTUAL_SHARD] * whole + [rest] * (rest > 0), dtype=np.int64)
+        return virtual_shards(len(self.names))
+
+
+def virtual_shards(images: int) -> Int64[np.ndarray, " s"]:
+    """The sizes of the shards into which a source without real ones is cut."""
+    whole, rest = divmod(images, VIRTUAL_SHARD)
+    return np.array([VIRTUAL_SHARD] * whole + [rest] * (rest > 0), dtype=np.int64)
+
+
+def virtual_shard(sample: int) -> str:
+    """What to call the virtual shard of a sample."""
+    first = sample // VIRTUAL_SHARD * VIRTUAL_SHARD
+    return f"images {first} to {first + VIRTUAL_SHARD - 1}"
 
 
 def is_image(name: str) -> bool:
