@@ -82,8 +82,8 @@ def manifold_terms(
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
-            f"manifold distillation compares the same tokens, but the student gives "
-            f"{tuple(student.shape[:2])} (images, tokens) and the teacher {tuple(teacher.shape[:2])}: their patch grids must agree"
+            f"manifold distillation compares the same tokens, but the student gives {student.shape[1]} "
+            f"patches of an image and the teacher {teacher.shape[1]}: their patch grids must agree"
         )
     ours, theirs = functional.normalize(student, dim=-1), functional.normalize(teacher.detach(), dim=-1)
     return ManifoldTerms(

@@ -6,6 +6,7 @@ without a mask.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -38,7 +39,7 @@ class Frozen(nn.Module):
 
     def __init__(self, network: nn.Module, *, image_size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network: Any = network.eval().requires_grad_(False)
         self.image_size = image_size
 
     def train(self, mode: bool = True) -> "Frozen":
@@ -148,7 +149,7 @@ def _through(
 def embed(
     vit: VisionTransformer, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b kept"] | None = None
 ) -> Float[Tensor, "b t d"]:
-    """The tokens that enter the blocks: all prefix tokens, then the visible patches at their own positions."""
+    """The tokens that enter the blocks: all prefix tokens, then the visible patches where they belong."""
     patches = _embed_patches(vit.patch_embed, images, visible)
     # timm's own rule for prefix tokens and positions, of every family, read off an image of zero embeddings.
     grid = vit.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
@@ -196,19 +197,17 @@ def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float
     instead.
     """
     require_maskable(network)
-    with torch.autocast(images.device.type, enabled=False):
-        if isinstance(network, Cait):
-            return _cait_attention(network, images)
-        tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
-        return attention_row(
-            network.blocks[-1], tokens, prefix=network.num_prefix_tokens, cls=network.has_class_token
-        )
+    if isinstance(network, Cait):
+        return _cait_attention(network, images)
+    tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
+    prefix, cls = network.num_prefix_tokens, network.has_class_token
+    return attention_row(network.blocks[-1], tokens, prefix=prefix, cls=cls)
 
 
 def attention_row(
     block: nn.Module, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
 ) -> Float[Tensor, "b n"]:
-    """The attention that `block` would pay to patches: of token 0, or without [CLS] the mean of all tokens."""
+    """What `block` would attend to among patches: from token 0, or without [CLS] from all on average."""
     attention = getattr(block, "attn", None)
     if not isinstance(attention, Attention):
         raise ValueError(

@@ -1,0 +1,34 @@
+"""Linear classifiers on a backbone's tokens, for methods that learn from labels."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raymask.backbone import VisionBackbone
+
+# r: rows   c: classes   t: tokens   d: width of a token
+
+
+class Classifier(nn.Module):
+    """Linear classifiers of [CLS] and, where the network has one, of the distillation token."""
+
+    def __init__(self, dim: int, classes: int, *, distilled: bool) -> None:
+        super().__init__()
+        self.cls = nn.Linear(dim, classes)
+        self.dist = nn.Linear(dim, classes) if distilled else None
+        for layer in (self.cls, self.dist):
+            if layer is not None:
+                nn.init.trunc_normal_(layer.weight, std=0.02)  # as in DeiT
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Float[Tensor, "r t d"]) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
+        """What learns from labels, and what learns from a teacher: the same without a second token."""
+        logits = self.cls(tokens[:, 0])
+        return logits, logits if self.dist is None else self.dist(tokens[:, 1])
+
+
+def classifier(backbone: VisionBackbone, classes: int, *, seed: int) -> Classifier:
+    """The classifiers that fit a backbone; the weights are a function of the arguments alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Classifier(backbone.dim, classes, distilled=hasattr(backbone.vit, "dist_token"))

@@ -1,0 +1,114 @@
+"""Which patches the teacher sees: MaskedKD's selection as settings that act."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import field_validator, model_validator
+from torch import Tensor
+
+from pipelines.settings import Settings
+from raymask.masks.attention import mix_ranks
+from raymask.masks.select import check_count, keep_count, keep_highest, map_grid, with_random_share
+from raymask.progress import Progress
+from raymask.schedules import Constant, Schedule
+
+# b: images   n: patches of the grid of scores   m: patches of the teacher   kept: patches the teacher sees
+
+Grid = tuple[int, int]
+
+
+class Keep(Settings):
+    """How the patches are chosen that the frozen teacher sees; all others are dropped.
+
+    ratio: share of the teacher's patches; on a 14 x 14 grid 0.75 and 0.4 are the paper's 144 and 80
+    count: the same as an exact number, instead of the ratio
+    source: whose [CLS] attention gives the scores: the student's own (the method), the teacher's on the full
+    image,
+        another frozen network's (`method.selector`), or nobody's: random
+    prefer: keep the highest or, as a baseline, the lowest scores
+    guidance: 1 follows the scores, 0 is random, between them ranks are mixed with noise
+    random_share: share of the kept patches that is drawn from all but the best instead (the paper's Table 5:
+    0.2) grids: where the teacher's grid is not that of the scores: resample the scores bilinearly, or refuse
+    """
+
+    ratio: Schedule | None = None
+    count: Schedule | None = None
+    source: Literal["student", "teacher", "network", "random"] = "student"
+    prefer: Literal["highest", "lowest"] = "highest"
+    guidance: Schedule = Constant(value=1.0)
+    random_share: Schedule = Constant(value=0.0)
+    grids: Literal["bilinear", "equal"] = "bilinear"
+
+    @field_validator("ratio", "guidance", "random_share")
+    @classmethod
+    def _is_a_share(cls, schedule: Schedule | None) -> Schedule | None:
+        if schedule is not None and not 0 <= schedule.bounds()[0] <= schedule.bounds()[1] <= 1:
+            low, high = schedule.bounds()
+            raise ValueError(f"goes from {low:g} to {high:g}, but a share lies between 0 and 1")
+        return schedule
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> "Keep":
+        if self.ratio is not None and self.count is not None:
+            raise ValueError("keep.ratio and keep.count say the same thing twice: give one of them")
+        if self.ratio is not None and self.ratio.bounds()[0] <= 0:
+            raise ValueError("keep.ratio reaches 0, but the teacher must see at least one patch")
+        return self
+
+    def amount(self, patches: int, progress: Progress) -> int:
+        """How many of the teacher's patches stay now. Raises ValueError for a count that it does not have."""
+        if self.count is not None:
+            return check_count(int(self.count(progress) + 0.5), patches=patches)
+        return patches if self.ratio is None else keep_count(patches, self.ratio(progress))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the teacher ever misses a patch."""
+        return self.count is not None or (self.ratio is not None and self.ratio.bounds()[0] < 1)
+
+    def choose(
+        self,
+        scores: Float[Tensor, "b n"] | None,
+        noise: Float[Tensor, "b 2*m"],
+        *,
+        source: Grid,
+        target: Grid,
+        progress: Progress,
+    ) -> Int[Tensor, "b kept"]:
+        """The places kept on the teacher's grid `target`, ascending, from scores on the grid `source`.
+
+        `noise` is uniform in [0, 1), two draws a patch; without scores it decides alone.
+        """
+        chance, blur = noise.chunk(2, dim=1)
+        count = self.amount(target[0] * target[1], progress)
+        if scores is None:
+            return keep_highest(chance, count)
+        with torch.autocast(scores.device.type, enabled=False):
+            fitted = self._on_grid(scores, source=source, target=target)
+            signed = fitted if self.prefer == "highest" else -fitted
+            share = self.random_share(progress)
+            if share > 0:
+                signed = with_random_share(signed, chance, count=count, share=share)
+            return keep_highest(mix_ranks(signed, blur, self.guidance(progress)), count)
+
+    def _on_grid(self, scores: Float[Tensor, "b n"], *, source: Grid, target: Grid) -> Float[Tensor, "b m"]:
+        check_grids(source, target, resample=self.grids == "bilinear")
+        return map_grid(scores, source=source, target=target)
+
+
+def check_grids(source: Grid, target: Grid, *, resample: bool) -> None:
+    """Raises ValueError where scores of one grid say nothing about the other."""
+    if source == target:
+        return
+    (rows, columns), (teacher_rows, teacher_columns) = source, target
+    both = f"{rows} x {columns} patches and the teacher {teacher_rows} x {teacher_columns}"
+    if not resample:
+        raise ValueError(
+            f"the scores come from {both}: give both networks the same grid, or keep.grids=bilinear"
+        )
+    if rows * teacher_columns != columns * teacher_rows:
+        raise ValueError(
+            f"the scores come from {both}: grids of different aspect cannot be mapped onto each other, "
+            "so choose image and patch sizes of one aspect"
+        )
