@@ -45,7 +45,7 @@ class AttentionStrategy(Settings):
         ranked = mix_ranks(
             attention if self.prefer == "high" else -attention, noise, self.guidance(guide.progress)
         )
-        hidden = hide_top(ranked, (guide.ratios * guide.patches).long())
+        hidden = hide_top(ranked, guide.counts)
         if not self.reveal_pool:
             return hidden
         share = self.reveal(guide.progress) if self.reveal else guide.ratio_draw

@@ -5,21 +5,24 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Int
-from pydantic import Field, field_validator, model_validator
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipelines.settings import Settings
-from raymask.masks.hide import hidden_count, hide_top, visible_indices
+from raymask.masks.attention import AttentionStrategy
+from raymask.masks.block import BlockStrategy
+from raymask.masks.hide import hidden_count, visible_indices
 from raymask.masks.ranking import RandomStrategy
 from raymask.masks.signature import mask_signature
+from raymask.masks.strategy import Guide
 from raymask.progress import Progress
 from raymask.schedules import Constant, Schedule
 from raymask.streams import Rng, uniforms
 
 # v: views   b: images   n: patches   k: visible patches
 
-Strategy = RandomStrategy  # a union by `kind` as soon as there are two
+AnyStrategy = Annotated[RandomStrategy | AttentionStrategy | BlockStrategy, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -43,49 +46,78 @@ class Masks:
 class Mask(Settings):
     """The mask policy.
 
-    strategy: which patches go first
+    strategy: which patches are hidden
     kind: hidden patches become the mask token, leave the sequence, or are zeroed in the normalised image
     views: none, the student's global crops (arXiv:2506.10582), all its crops, or the teacher's crops as well
     ratio: share of the patches to hide, truncated to a count
+    spread: the ratio is drawn uniformly from ratio - spread .. ratio + spread
+    per: the spread ratio is drawn once for the whole batch (AttMask's code), or for each image and view (iBOT)
     probability: share of the rows (an image in a view) that are masked at all
     """
 
-    strategy: Strategy = RandomStrategy()
+    strategy: AnyStrategy = RandomStrategy()
     kind: Literal["token", "drop", "pixel"] = "token"
     views: Literal["none", "student_globals", "student", "student_and_teacher"] = "student_globals"
     ratio: Schedule = Constant(value=0.3)
+    spread: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    per: Literal["batch", "image"] = "batch"
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-    @field_validator("ratio")
-    @classmethod
-    def _leaves_something(cls, ratio: Schedule) -> Schedule:
-        low, high = ratio.bounds()
+    @model_validator(mode="after")
+    def _leaves_something(self) -> "Mask":
+        low, high = self.bounds()
         if low < 0 or high >= 1 or high <= 0:
             given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
             raise ValueError(
                 f"a mask ratio of {given} leaves nothing visible or nothing hidden: "
                 "choose one between 0 and 1, or mask.views=none for no masks"
             )
-        return ratio
+        return self
 
     @model_validator(mode="after")
     def _drops_equal_counts(self) -> "Mask":
-        if self.kind == "drop" and self.probability < 1:
+        exact = self.strategy.hides_exact_counts
+        uneven = {
+            f"mask.probability={self.probability:g}": self.probability < 1,
+            f"mask.spread={self.spread:g} with mask.per=image": self.spread > 0 and self.per == "image",
+            f"mask.strategy.kind={self.strategy.kind}"
+            + " with hints" * (self.strategy.kind == "attention"): not exact,
+        }
+        for what, holds in uneven.items():
+            if self.kind == "drop" and holds:
+                raise ValueError(
+                    f"{what} cannot go with mask.kind=drop, where every row must hide the same count: "
+                    "choose mask.kind=token, or what hides equal counts"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _guide_sees_the_crops(self) -> "Mask":
+        if self.is_guided and self.views in ("student", "student_and_teacher"):
             raise ValueError(
-                f"mask.probability={self.probability:g} cannot go with mask.kind=drop, where every row "
-                "must hide the same count: choose mask.kind=token or mask.probability=1"
+                f"mask.strategy.kind={self.strategy.kind} cannot go with mask.views={self.views}: "
+                "the guide looks only at whole global crops, so choose mask.views=student_globals"
             )
         return self
 
-    def count(self, patches: int, progress: Progress) -> int:
-        """How many of `patches` are hidden now."""
-        high = self.ratio.bounds()[1]
+    @property
+    def is_guided(self) -> bool:
+        """Whether some network's attention is needed."""
+        return isinstance(self.strategy, AttentionStrategy)
+
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest ratio."""
+        low, high = self.ratio.bounds()
+        return low - self.spread, high + self.spread
+
+    def check(self, patches: int) -> None:
+        """Raises ValueError where the ratio never hides one of so many patches."""
+        high = self.bounds()[1]
         if not hidden_count(high, patches):
             raise ValueError(
                 f"a mask ratio of {high:g} hides none of {patches} patches: "
                 f"choose one of at least {1 / patches:.3g}"
             )
-        return hidden_count(self.ratio(progress), patches)
 
     def draw(
         self,
@@ -93,23 +125,58 @@ class Mask(Settings):
         samples: Int[Tensor, " b"],
         *,
         views: Sequence[int],
-        patches: int,
+        grid: tuple[int, int],
         progress: Progress,
         rng: Rng,
+        scores: Float[Tensor, "v b n"] | None = None,
         purpose: str = "mask",
     ) -> Masks:
-        """Independent masks of these views, a pure function of (seed, purpose, epoch, sample, view).
+        """Independent masks of these views, a pure function of (seed, purpose, epoch, sample, view) and of `scores`.
 
-        views: numbers of the crops among all of the image's, which key the draws; all of `patches` patches
+        views: numbers of the crops among all of the image's, which key the draws; all of `grid` patches
+        scores: what the guide attends to, by view
         """
-        count = self.count(patches, progress)
+        self.check(grid[0] * grid[1])
+        first, second = (self._ratio(draw, progress) for draw in rng.per_step(f"{purpose}_ratio", 2))
         hidden, signatures = [], []
-        for view in views:
-            keys = rng.per_sample(purpose, epochs, samples, view)
-            rows = hide_top(self.strategy.scores(keys, patches), count)
+        for index, view in enumerate(views):
+            guide = Guide(
+                keys=rng.per_sample(purpose, epochs, samples, view),
+                ratios=self._ratios(
+                    first, epochs, samples, view=view, progress=progress, rng=rng, purpose=purpose
+                ),
+                grid=grid,
+                progress=progress,
+                scores=None if scores is None else scores[index],
+                ratio_draw=second,
+            )
+            rows = self.strategy.hide(guide)
             if self.probability < 1:
                 draws = uniforms(rng.per_sample(f"{purpose}_row", epochs, samples, view), 1)
                 rows = rows & (draws <= self.probability)
             hidden.append(rows)
             signatures.append(mask_signature(rows, epochs, samples, view))
-        return Masks(torch.stack(hidden), count, torch.stack(signatures).sum())
+        return Masks(
+            torch.stack(hidden), hidden_count(first, grid[0] * grid[1]), torch.stack(signatures).sum()
+        )
+
+    def _ratio(self, draw: float, progress: Progress) -> float:
+        """The ratio for a uniform draw."""
+        return self.ratio(progress) + self.spread * (2 * draw - 1)
+
+    def _ratios(
+        self,
+        shared: float,
+        epochs: Int[Tensor, " b"],
+        samples: Int[Tensor, " b"],
+        *,
+        view: int,
+        progress: Progress,
+        rng: Rng,
+        purpose: str,
+    ) -> Float[Tensor, " b"]:
+        """The ratio of each row."""
+        if self.per == "batch" or not self.spread:
+            return torch.full(samples.shape, shared, dtype=torch.float64, device=samples.device)
+        draws = uniforms(rng.per_sample(f"{purpose}_ratio", epochs, samples, view), 1)[:, 0]
+        return self.ratio(progress) + self.spread * (2 * draws - 1)

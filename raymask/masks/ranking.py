@@ -2,10 +2,12 @@
 
 from typing import Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipelines.settings import Settings
+from raymask.masks.hide import hide_top
+from raymask.masks.strategy import Guide
 from raymask.streams import uniforms
 
 # b: images   n: patches of an image
@@ -21,6 +23,10 @@ class RandomStrategy(Settings):
 
     kind: Literal["random"] = "random"
 
-    def scores(self, keys: Int[Tensor, " b"], patches: int) -> Float[Tensor, "b n"]:
-        """One score a patch."""
-        return random_scores(keys, patches)
+    @property
+    def hides_exact_counts(self) -> bool:
+        return True
+
+    def hide(self, guide: Guide) -> Bool[Tensor, "b n"]:
+        """A uniform choice in each row."""
+        return hide_top(random_scores(guide.keys, guide.patches), guide.counts)

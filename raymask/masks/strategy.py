@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raymask.progress import Progress
-from raymask.streams import Rng
 
 # b: rows (an image in a view)   n: patches
 
@@ -27,13 +26,18 @@ class Guide:
     ratios: Float[Tensor, " b"]
     grid: tuple[int, int]
     progress: Progress
-    rng: Rng
     scores: Float[Tensor, "b n"] | None = None
     ratio_draw: float = 0.0
 
     @property
     def patches(self) -> int:
+        """Patches of a row."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def counts(self) -> Int[Tensor, " b"]:
+        """Patches to hide in each row: truncated, as the official code does."""
+        return (self.ratios * self.patches).long()
 
 
 class Strategy(Protocol):

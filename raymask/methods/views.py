@@ -16,7 +16,7 @@ from raymask.masks import Mask, Masks, hide_pixels
 from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 
-# v: crops of a group   b: images   t: tokens   d: width of a token   p: height in pixels   q: width in pixels
+# v: crops of a group   b: images   n: patches   t: tokens   d: width of a token   p: height in pixels   q: width in pixels
 
 MASKED_GROUPS = {
     "none": (),
@@ -35,15 +35,26 @@ def numbered(batch: Batch) -> dict[str, range]:
 
 
 def draw_masks(
-    mask: Mask, batch: Batch, backbone: VisionBackbone, progress: Progress, rng: Rng
+    mask: Mask,
+    batch: Batch,
+    backbone: VisionBackbone,
+    progress: Progress,
+    rng: Rng,
+    *,
+    scores: Float[Tensor, "v b n"] | None = None,
 ) -> dict[str, Masks]:
-    """The masks of the groups that `mask.views` names."""
+    """The masks of the groups that `mask.views` names; `scores` are the guide's, of the global crops."""
     masks = {}
     for group, views in numbered(batch).items():
         if group in MASKED_GROUPS[mask.views] and views:
-            rows, columns = backbone.grid(*batch.crops[group].shape[-2:])
             masks[group] = mask.draw(
-                batch.epochs, batch.samples, views=views, patches=rows * columns, progress=progress, rng=rng
+                batch.epochs,
+                batch.samples,
+                views=views,
+                grid=backbone.grid(*batch.crops[group].shape[-2:]),
+                progress=progress,
+                rng=rng,
+                scores=scores if group == "global" else None,
             )
     return masks
 

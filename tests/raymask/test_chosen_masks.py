@@ -17,7 +17,7 @@ def guide(ratio=0.3, *, scores=None, ratio_draw=0.0, grid=GRID, seed=0) -> Guide
     rng = Rng(seed=seed, step=0)
     keys = rng.per_sample("mask", torch.zeros(ROWS, dtype=torch.int64), torch.arange(ROWS))
     ratios = torch.full((ROWS,), ratio, dtype=torch.float64)
-    return Guide(keys, ratios, grid, Progress(0, 1, 1), rng, scores=scores, ratio_draw=ratio_draw)
+    return Guide(keys, ratios, grid, Progress(0, 1, 1), scores=scores, ratio_draw=ratio_draw)
 
 
 def attention(seed=1) -> torch.Tensor:

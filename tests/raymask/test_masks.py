@@ -24,7 +24,7 @@ def draw(mask, count=6, *, views=(0, 1), patches=16, seed=0, progress=START, sam
     samples = torch.arange(count) if samples is None else samples
     epochs = samples // 4
     return mask.draw(
-        epochs, samples, views=views, patches=patches, progress=progress, rng=Rng(seed, progress.step)
+        epochs, samples, views=views, grid=(patches, 1), progress=progress, rng=Rng(seed, progress.step)
     )
 
 
@@ -98,7 +98,7 @@ def test_masks_depend_on_seed_epoch_sample_and_view_and_on_nothing_else():
     assert torch.equal(base.hidden, draw(mask, patches=64, progress=later).hidden)  # not on the step
     sample = torch.tensor([3])
     first, second = (
-        mask.draw(torch.tensor([e]), sample, views=[0], patches=64, progress=START, rng=Rng(0, 0))
+        mask.draw(torch.tensor([e]), sample, views=[0], grid=(8, 8), progress=START, rng=Rng(0, 0))
         for e in (0, 1)
     )
     assert not torch.equal(first.hidden, second.hidden)
