@@ -58,17 +58,17 @@ def rules(crops: Crops) -> np.ndarray:
     return table
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _between(key, counter, low, high):
     return low + (high - low) * uniform(key, np.uint64(counter))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _happens(key, counter, probability):
     return uniform(key, np.uint64(counter)) < probability
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _central_box(height, width, rule, view):
     """The largest central crop whose aspect is allowed: what is left when no try fits."""
     low, high = math.exp(rule.log_aspect_low), math.exp(rule.log_aspect_high)
@@ -80,7 +80,7 @@ def _central_box(height, width, rule, view):
     view.top, view.left = (height - view.height) // 2, (width - view.width) // 2
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _draw_box(key, height, width, rule, view):
     """A crop of random area and aspect at a random place, by the rule of torchvision's RandomResizedCrop."""
     for trial in range(TRIES):
@@ -95,7 +95,7 @@ def _draw_box(key, height, width, rule, view):
     _central_box(height, width, rule, view)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _draw_order(key):
     """A random order of the four parts of the jitter, as digits base 4."""
     parts = np.arange(4)
@@ -105,7 +105,7 @@ def _draw_order(key):
     return parts[0] + 4 * parts[1] + 16 * parts[2] + 64 * parts[3]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _draw_jitter(key, rule, view):
     view.order = -1
     view.brightness = view.contrast = view.saturation = 1.0
@@ -118,7 +118,7 @@ def _draw_jitter(key, rule, view):
         view.hue = _between(key, _FACTORS + 3, -rule.hue, rule.hue)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def draw_views(key: np.uint64, height: int, width: int, rules: np.ndarray, views: np.ndarray) -> None:
     """Fills `views` (VIEW [v]) for an image of this size; `key` is that of its sample and epoch."""
     for v in range(len(rules)):
@@ -132,10 +132,10 @@ def draw_views(key: np.uint64, height: int, width: int, rules: np.ndarray, views
         view.threshold = rule.threshold if _happens(stream, _SOLARISE, rule.solarise) else NEVER
 
 
-@njit(nogil=True, cache=True)
-def signature(sample: np.uint64, words: np.ndarray) -> np.uint64:
-    """64 bits that stand for a sample and its drawn views (`words`: their bytes as uint32)."""
+@njit(nogil=True)
+def signature(sample: np.uint64, views: np.ndarray) -> np.uint64:
+    """64 bits that stand for a sample and its drawn views (VIEW [v])."""
     value = mix(np.uint64(sample) + np.uint64(1))
-    for word in words:
+    for word in views.view(np.uint32):
         value = fold(value, np.uint64(word))
     return value

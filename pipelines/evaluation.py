@@ -14,8 +14,9 @@ from pipelines.bad import BadSamples, Reader
 from pipelines.crew import Crew
 from pipelines.crops import MultiCrop
 from pipelines.data import MAX_PIXELS, Data, available_cores
+from pipelines.native import native
 from pipelines.order import Order
-from pipelines.render import cut_centre, normalisation
+from pipelines.render import normalisation
 from pipelines.source import Source
 
 # b: images of a batch
@@ -57,14 +58,14 @@ class _Job:
 
     def fill(self, row: int) -> None:
         pixels, self.used[row] = self.reader.pixels(int(self.asked[row]), _no_clock)
-        cut_centre(pixels, _resized(pixels.shape[:2], self.resize), self.affine, self.images[row])
+        native().centre(pixels, _resized(pixels.shape[:2], self.resize), self.affine, self.images[row])
 
     def finish(self) -> "_Job":
         return self
 
 
 def _resized(sides: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """(height, width) when the shorter side has `shorter` pixels; the other is truncated, as torchvision does."""
+    """(height, width) with `shorter` pixels on the shorter side; the other is truncated, as in torchvision."""
     height, width = sides
     if height <= width:
         return shorter, shorter * width // height

@@ -19,10 +19,11 @@ from pipelines.bad import BadSamples, Reader
 from pipelines.batch import Batch
 from pipelines.crew import Crew
 from pipelines.data import Data
-from pipelines.draws import VIEW, rules, signature
+from pipelines.draws import VIEW, rules
 from pipelines.evaluation import evaluation_images
+from pipelines.native import native
 from pipelines.order import Order
-from pipelines.render import cut, normalisation
+from pipelines.render import normalisation
 from pipelines.source import Source
 from pipelines.streams import fold, stream
 
@@ -82,10 +83,10 @@ class _Cutter:
         pixels, used = self.reader.pixels(sample, clock)
         key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
         views = np.zeros(len(self.rules), VIEW)
-        cut(pixels, key, self.rules, self.affine, slot, views, *outs)
+        mark = native().cut(pixels, key, np.uint64(used), self.rules, self.affine, slot, views, *outs)
         clock("cut")
         self.timings.add(clock.seconds)
-        return used, int(signature(np.uint64(used), views.view(np.uint32)))
+        return used, mark
 
 
 class _BatchJob:

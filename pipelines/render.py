@@ -6,7 +6,7 @@ from numba import njit
 from pipelines.blur import blur
 from pipelines.colour import blend_with_level, make_grey, mean_grey, saturate, shift_hue, solarise
 from pipelines.crops import MultiCrop
-from pipelines.draws import BRIGHTNESS, CONTRAST, NEVER, SATURATION, draw_views
+from pipelines.draws import BRIGHTNESS, CONTRAST, NEVER, SATURATION, draw_views, signature
 from pipelines.kernels import resize_window, turned
 
 # v: views of a group   b: images of a batch   n, m: sides of a view
@@ -18,7 +18,7 @@ def normalisation(crops: MultiCrop) -> np.ndarray:
     return np.stack([1 / (255 * std), -mean / std]).astype(np.float32)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _jitter(levels, view):
     """The four parts of the colour jitter in the drawn order."""
     order = view.order
@@ -34,7 +34,7 @@ def _jitter(levels, view):
             shift_hue(levels, view.hue)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def render_levels(planes: np.ndarray, view: np.ndarray, levels: np.ndarray) -> None:
     """One view of turned planes (uint8 [3, w, h]) as 8-bit levels [3, n, m], before normalisation."""
     resize_window(
@@ -50,7 +50,7 @@ def render_levels(planes: np.ndarray, view: np.ndarray, levels: np.ndarray) -> N
         solarise(levels, view.threshold)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def normalise(levels: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     """Levels uint8 [3, n, m] to float32 of the same shape by a factor and an offset a channel."""
     for c in range(3):
@@ -61,7 +61,7 @@ def normalise(levels: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
                 into[x] = np.float32(row[x]) * factor + offset
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _render_group(planes, views, affine, slot, out):
     levels = np.empty(out.shape[2:], np.uint8)
     for v in range(len(views)):
@@ -69,10 +69,11 @@ def _render_group(planes, views, affine, slot, out):
         normalise(levels, affine, out[v, slot])
 
 
-@njit(nogil=True, cache=True)
-def cut(pixels, key, rules, affine, slot, views, global_out, local_out):
+@njit(nogil=True)
+def cut_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
     """Draws the views of one image (uint8 [h, w, 3]) and renders them into row `slot` of the batch.
 
+    key: of the sample and epoch; sample: number of the image, for the signature that is returned (uint64)
     rules, views: RULE and VIEW [all views], the global ones first; views is filled
     global_out, local_out: float32 [v, b, 3, n, m]; either may have no views
     """
@@ -81,10 +82,11 @@ def cut(pixels, key, rules, affine, slot, views, global_out, local_out):
     split = global_out.shape[0]
     _render_group(planes, views[:split], affine, slot, global_out)
     _render_group(planes, views[split:], affine, slot, local_out)
+    return signature(sample, views)
 
 
-@njit(nogil=True, cache=True)
-def cut_centre(pixels, full, affine, out):
+@njit(nogil=True)
+def centre_views(pixels, full, affine, out):
     """The whole image resized to `full` (h, w), its centre cut and normalised into float32 [3, n, m]."""
     levels = np.empty(out.shape, np.uint8)
     # torchvision's CenterCrop rounds halves to even

@@ -1,0 +1,99 @@
+"""DINO's augmentation: the official views of an image, rendered from the operations that were drawn for them.
+
+Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, but sums
+the resize in float32 where Pillow has fixed point: about one value in 50,000 rounds to the next level, and
+colour operations can stretch that to a few. Each view is held to 0.05 levels on average (another filter, order
+of operations or rounding gives several times that) and to 8 levels at its worst value. The mean and standard
+deviation of the normalised view are held to 1e-3. The quantiles of crop areas and aspects come from other
+random numbers: 0.02, as the case says; with 20,000 draws our own noise is well below that.
+"""
+
+import numpy as np
+import torch
+
+from pipelines import draws
+from pipelines.crops import Crops, MultiCrop
+from pipelines.draws import VIEW, rules
+from pipelines.native import native
+from pipelines.render import normalisation
+from pipelines.streams import fold, stream
+from tests.golden.cases import Case, Deviation, compare, replays
+
+MEAN_LEVELS, WORST_LEVEL, STATISTICS, QUANTILES = 0.05, 8.0, 1e-3, 0.02
+SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+DRAWS = 20_000
+
+PARTS = {
+    "adjust_brightness": ("brightness", draws.BRIGHTNESS),
+    "adjust_contrast": ("contrast", draws.CONTRAST),
+    "adjust_saturation": ("saturation", draws.SATURATION),
+    "adjust_hue": ("hue", draws.HUE),
+}
+
+
+def _view(operations: list) -> tuple[np.ndarray, tuple[int, int]]:
+    """The drawn parameters of one view, as the loader would have drawn them, and its size."""
+    view = np.zeros((), VIEW)
+    view["threshold"], view["order"] = draws.NEVER, -1
+    size, order = (0, 0), []
+    for name, *values in operations:
+        if name == "resized_crop":
+            *box, size, _ = values
+            view["top"], view["left"], view["height"], view["width"] = box
+        elif name == "hflip":
+            view["flip"] = 1
+        elif name in PARTS:
+            field, part = PARTS[name]
+            view[field] = values[0]
+            order.append(part)
+        elif name in ("to_grayscale", "rgb_to_grayscale"):
+            view["grey"] = 1
+        elif name == "GaussianBlur":
+            view["sigma"] = values[0]
+        elif name == "solarize":
+            view["threshold"] = values[0]
+        else:
+            raise ValueError(f"the view has an operation {name!r} that this replay does not know")
+    if order:
+        assert len(order) == 4, order
+        view["order"] = sum(part * 4**place for place, part in enumerate(order))
+    return view, tuple(size)
+
+
+def _quantiles(crops: Crops, height: int, width: int) -> torch.Tensor:
+    """Quantiles of (share of the area, width over height) over many draws: [5, 2]."""
+    table, views = rules(crops)[:1], np.zeros(DRAWS, VIEW)
+    key = stream(0, "golden")
+    for i in range(DRAWS):
+        native().draw(np.uint64(fold(key, np.uint64(i))), height, width, table, views[i : i + 1])
+    sides = views["height"].astype(float), views["width"].astype(float)
+    drawn = np.stack([sides[0] * sides[1] / (height * width), sides[1] / sides[0]])
+    return torch.from_numpy(np.quantile(drawn, SHARES, axis=1))
+
+
+@replays("dino/augment")
+def augment(case: Case) -> list[Deviation]:
+    """Every view of the case by the code that training uses, and the distribution of crops."""
+    hyper = case.meta["hyper"]
+    image = case["image"].numpy()
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    crops = MultiCrop(mean=tuple(hyper["mean"]), std=tuple(hyper["std"]))
+    found = []
+    for name, operations in case.meta["ops"]:
+        view, (height, width) = _view(operations)
+        levels, normal = np.empty((3, height, width), np.uint8), np.empty((3, height, width), np.float32)
+        native().view(pixels, view[()], normalisation(crops), levels, normal)
+        off = (torch.from_numpy(levels).double() - case[f"view_{name}_uint8"].double()).abs()
+        found.append(Deviation(f"{name}: mean levels", float(off.mean()), MEAN_LEVELS))
+        found.append(Deviation(f"{name}: worst level", float(off.max()), WORST_LEVEL))
+        if f"view_{name}_mean_std" in case.tensors:
+            got = torch.from_numpy(np.stack([normal.mean((1, 2)), normal.std((1, 2))]))
+            found.append(compare(f"{name}: mean, std", got, case[f"view_{name}_mean_std"], STATISTICS))
+    aspect = tuple(hyper["rrc_ratio"])
+    for row, group in enumerate(("global", "global", "local")):
+        settings = Crops(scale=tuple(hyper[f"{group}_crops_scale"]), aspect=aspect)
+        got = _quantiles(settings, *image.shape[1:])
+        found.append(
+            compare(f"{group} crops: quantiles", got, case["rrc_area_aspect_quantiles"][row], QUANTILES)
+        )
+    return found
