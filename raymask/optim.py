@@ -1,11 +1,15 @@
 """The optimiser: AdamW with DINO's parameter groups, schedules, per-tensor clip and frozen last layer."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from pipelines.settings import Settings
+from raymask.epoch_cosine import EpochCosine
+from raymask.iteration_cosine import IterationCosine
 from raymask.progress import Progress
 from raymask.schedules import Cosine, Fraction, Schedule, WarmupCosine
 
@@ -14,29 +18,44 @@ class Optim(Settings):
     """AdamW as in the official DINO code.
 
     base_lr: peak learning rate for 256 images a batch; it grows in proportion to the batch, `min_lr` does not
-    warmup: share of the training over which the learning rate rises from 0
+    lr_rule: the warm-up and cosine of whose code: DINO's and MAE's by step, DeiT's by epoch and an epoch late
+    lr_epochs: how many values DeiT's rule takes over the training; null is one an epoch
+    start_lr: where the warm-up begins
+    warmup: share of the training over which the learning rate rises from `start_lr`
     weight_decay: of all but biases and 1-d tensors
+    decay_tokens: also of positions, class, distillation, register and mask tokens (timm does not)
     clip: largest L2 norm of the gradient of a parameter tensor, each by itself; None does not clip
     freeze_last_layer: epochs in which the prototypes are neither moved nor decayed
     """
 
     base_lr: NonNegativeFloat = 5e-4
     min_lr: NonNegativeFloat = 1e-6
+    lr_rule: Literal["dino", "mae", "deit"] = "dino"
+    lr_epochs: PositiveInt | None = None
+    start_lr: NonNegativeFloat = 0.0
     warmup: Fraction = 0.1
     weight_decay: Schedule = Cosine(start=0.04, end=0.4)
+    decay_tokens: bool = True
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     clip: PositiveFloat | None = 3.0
     freeze_last_layer: float = Field(default=1, ge=0)
 
-    def lr(self, global_batch: int) -> WarmupCosine:
+    def lr(self, global_batch: int) -> WarmupCosine | IterationCosine | EpochCosine:
         """The schedule of the learning rate for this many images a batch."""
-        peak = self.base_lr * global_batch / 256
-        return WarmupCosine(start=0.0, peak=peak, end=self.min_lr, warmup=self.warmup)
+        start, peak = self.start_lr, self.base_lr * global_batch / 256
+        if self.lr_rule == "deit":
+            return EpochCosine(
+                start=start, peak=peak, end=self.min_lr, warmup=self.warmup, epochs=self.lr_epochs
+            )
+        if self.lr_rule == "mae":
+            return IterationCosine(start=start, peak=peak, end=self.min_lr, warmup=self.warmup)
+        return WarmupCosine(start=start, peak=peak, end=self.min_lr, warmup=self.warmup)
 
     def build(self, student: nn.Module) -> torch.optim.AdamW:
         """The optimiser of the student's parameters; `set_rates` belongs before each of its steps."""
-        groups = [{"params": members, "decays": decays} for decays, members in group(student).items()]
+        grouped = group(student, tokens=self.decay_tokens)
+        groups = [{"params": members, "decays": decays} for decays, members in grouped.items()]
         return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=0.0, fused=True)
 
     def set_rates(
@@ -50,16 +69,22 @@ class Optim(Settings):
         return rates
 
 
-def group(student: nn.Module) -> dict[bool, list[tuple[str, nn.Parameter]]]:
+# Learned inputs of a Vision Transformer, which timm never decays.
+TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token", "mask_token")
+
+
+def group(student: nn.Module, *, tokens: bool = True) -> dict[bool, list[tuple[str, nn.Parameter]]]:
     """Which parameters are decayed, by name: all but biases and 1-d tensors.
 
     So positions, class, register and mask tokens and free gains of the prototypes are decayed, unlike timm's
-    habit. Parameters without gradient belong to neither group.
+    habit; without `tokens` the positions and tokens are not. Parameters without gradient belong to no group.
     """
     groups: dict[bool, list[tuple[str, nn.Parameter]]] = {True: [], False: []}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            groups[not (name.endswith(".bias") or parameter.ndim == 1)].append((name, parameter))
+            bare = name.endswith(".bias") or parameter.ndim == 1
+            bare = bare or (not tokens and name.rsplit(".", 1)[-1] in TOKENS)
+            groups[not bare].append((name, parameter))
     return groups
 
 

@@ -46,6 +46,11 @@ class Frozen(nn.Module):
         """Stays in evaluation mode: drop path and dropout are for those who learn."""
         return super().train(False)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """What runs, for those who compile it."""
+        return self.network
+
     def grid(self, images: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
         """Rows and columns of patches that this network cuts these images into."""
         require_maskable(self.network)

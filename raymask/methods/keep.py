@@ -70,7 +70,7 @@ class Keep(Settings):
     def choose(
         self,
         scores: Float[Tensor, "b n"] | None,
-        noise: Float[Tensor, "b 2*m"],
+        noise: Float[Tensor, "2 b m"],
         *,
         source: Grid,
         target: Grid,
@@ -80,7 +80,7 @@ class Keep(Settings):
 
         `noise` is uniform in [0, 1), two draws a patch; without scores it decides alone.
         """
-        chance, blur = noise.chunk(2, dim=1)
+        chance, blur = noise
         count = self.amount(target[0] * target[1], progress)
         if scores is None:
             return keep_highest(chance, count)

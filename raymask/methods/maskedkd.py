@@ -202,7 +202,7 @@ class MaskedKDMethod(Method):
             return None
         frozen = {"teacher": self.teacher, "network": self.selector}.get(keep.source)
         scores = attention if frozen is None else frozen.scores(images)
-        noise = uniforms(self._keys("keep", batch, rng), 2 * patches)
+        noise = uniforms(self._keys("keep", batch, rng), 2 * patches).unflatten(1, (2, -1)).transpose(0, 1)
         return keep.choose(scores, noise, source=self._source_grid(images), target=target, progress=progress)
 
     def _source_grid(self, images: Tensor) -> tuple[int, int]:
