@@ -13,6 +13,7 @@ class Train(Settings):
     """The length of a training run and what it costs.
 
     epochs: passes over the training images (a fraction is fine)
+    steps: the length in optimiser steps; null is what `epochs` come to
     global_batch: images of one optimiser step, over all ranks
     chunk: images of one forward and backward; a step accumulates the gradient over its chunks; null is all at once
     precision: auto takes bf16 where the hardware has it
@@ -23,6 +24,7 @@ class Train(Settings):
     """
 
     epochs: PositiveFloat = 100
+    steps: PositiveInt | None = None
     global_batch: PositiveInt = 512
     chunk: PositiveInt | None = None
     precision: Precision = "auto"
@@ -70,7 +72,7 @@ def plan(train: Train, *, images: int, evaluate_images: int | None) -> Plan:
             f"train.global_batch={train.global_batch} is larger than the data set of {images} images: "
             f"give train.global_batch={images} or less"
         )
-    steps = max(1, int(train.epochs * images / train.global_batch + 1e-9))
+    steps = train.steps or max(1, int(train.epochs * images / train.global_batch + 1e-9))
 
     def every(count: int | None) -> int | None:
         return None if count is None else max(1, round(count / train.global_batch))

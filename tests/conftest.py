@@ -1,27 +1,44 @@
-"""Which tests run where: GPU tests need a GPU; slow ones come last, and only while there is time."""
+"""What tests share: a few real images on disk, and shape checks of every annotated signature."""
 
-import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
-import torch
+from jaxtyping import install_import_hook
+from PIL import Image
+
+import tests.typecheck  # noqa: F401  (the hook below finds it by name)
+
+# Before the first import of raymask: from here on every call is checked against its annotated shapes.
+install_import_hook("raymask", "tests.typecheck.checked")
 
 
-def pytest_addoption(parser):
-    parser.addoption("--budget", type=float, default=None, help="seconds after which no slow test starts")
+def write_photos(folder: Path, *, per_class: int, classes: tuple[str, ...] = ("cat", "dog"), seed: int = 0) -> Path:
+    """A folder of PNGs, `per_class` in a sub-folder for each class, that differ in colour and texture by class."""
+    rng = np.random.default_rng(seed)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(per_class):
+            noise = rng.integers(0, 128, (40 + index % 3, 48, 3))
+            noise[:, :, number % 3] += 100
+            Image.fromarray(noise.astype(np.uint8)).save(folder / name / f"{index:03d}.png")
+    return folder
 
 
-def pytest_configure(config):
-    config.started = time.monotonic()
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train` (24 images) and `val` (8 images) of two classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder / "train", per_class=12)
+    write_photos(folder / "val", per_class=4, seed=1)
+    return folder
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "slow" in item.keywords)  # stable: the order within each part stays
-    for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-def pytest_runtest_setup(item):
-    budget = item.config.getoption("--budget")
-    if budget and "slow" in item.keywords and time.monotonic() - item.config.started > budget:
-        pytest.skip(f"slow, and the {budget:.0f} s of --budget are over")
+@pytest.fixture(autouse=True)
+def _unchecked_where_compiled(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch.compile cannot trace the checks: tests that name it run without them."""
+    jaxtyping.config.update("jaxtyping_disable", "compile" in request.node.name)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
