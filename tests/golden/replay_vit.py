@@ -80,8 +80,9 @@ def _replay_drop_path(case: Case) -> Deviation:
     recorded = case["droppath_draws"]
     drop = torch.zeros(backbone.depth, 2, recorded.shape[1], dtype=torch.float64)
     drop[[rate > 0 for rate in hyper["droppath_rates"]]] = recorded.unflatten(0, (-1, 2))
-    native = hyper["sizes"][0]
-    tokens, _ = backbone(case[f"x_{native[0]}x{native[1]}"].double(), drop=drop)
+    rows, columns = backbone.native
+    size = f"{rows * backbone.patch_size[0]}x{columns * backbone.patch_size[1]}"
+    tokens, _ = backbone(case[f"x_{size}"].double(), drop=drop)
     return _near("drop path", tokens[:, 0], case["droppath_cls"])
 
 
@@ -139,10 +140,17 @@ def replay_random_masks(case: Case) -> list[Deviation]:
     """The count hidden for each ratio drawn (exact); positions are a matter of chance."""
     rows, columns = case.meta["hyper"]["grid"]
     found = []
-    for index, views in enumerate(case.meta["draws"]):
-        for view, (_, ratio) in enumerate(views):
-            count = hidden_count(ratio, rows * columns)
-            ours = hide_top(random_scores(torch.tensor([index * len(views) + view]), rows * columns), count)
-            theirs = int(case["masks"][index, view].sum())
-            found.append(Deviation(f"count {index}.{view}", abs(int(ours.sum()) - theirs), 0.0))
+    for index, masks in enumerate(case["masks"]):
+        for view, theirs in enumerate(masks):
+            count = hidden_count(_drawn_ratio(case, index, view), rows * columns)
+            key = torch.tensor([index * len(masks) + view])
+            ours = hide_top(random_scores(key, rows * columns), count)
+            found.append(Deviation(f"count {index}.{view}", abs(int(ours.sum()) - int(theirs.sum())), 0.0))
     return found
+
+
+def _drawn_ratio(case: Case, index: int, view: int) -> float:
+    """The ratio of one mask; where it does not vary, nothing was drawn for it."""
+    if case.meta["hyper"]["pred_ratio_var"] == 0:
+        return case.meta["hyper"]["pred_ratio"]
+    return case.meta["draws"][index][view][1]

@@ -1,6 +1,5 @@
 """The backbone: which networks can be built, and what their forward promises."""
 
-import os
 import subprocess
 import sys
 
@@ -200,14 +199,14 @@ def test_weights_of_another_shape_are_refused_in_one_sentence(tmp_path):
         Backbone(**TINY, weights=tmp_path / "w.safetensors").build(seed=0)
 
 
-def test_unreachable_pretrained_weights_are_told_in_one_sentence():
-    code = "from raymask.vit import Backbone; Backbone(pretrained=True).build(seed=0)"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert "could not be fetched or do not fit" in last
-    assert "backbone.pretrained=false" in last
+def test_unreachable_pretrained_weights_are_told_in_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"could not be fetched or do not fit .* backbone.pretrained=false"
+    ) as error:
+        Backbone(name="vit_tiny_patch16_224", pretrained=True).build(seed=0)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -256,14 +255,26 @@ def test_a_classifier_is_kept_on_request():
     assert isinstance(backbone.vit, timm.models.vision_transformer.VisionTransformer)
 
 
+COMPILED = """
+import torch
+from raymask.vit import Backbone
+
+settings = Backbone(dim=48, depth=3, heads=3, image_size=32, patch_size=8, drop_path=0.1)
+backbone = settings.build(seed=0, mask_token=True)
+compiled = torch.compile(backbone, fullgraph=True)
+generator = torch.Generator().manual_seed(0)
+crops = torch.randn(2, 3, 24, 24, generator=generator)
+for use in (
+    {"drop": torch.rand(3, 2, 2, generator=generator)},
+    {"hidden": torch.arange(18).reshape(2, 9) % 2 == 0, "attention": True},
+    {"visible": torch.tensor([[0, 2, 5], [1, 3, 8]]), "last": 2},
+):
+    torch.testing.assert_close(compiled(crops, **use)[0], backbone(crops, **use)[0], rtol=1e-4, atol=1e-5)
+"""
+
+
 @pytest.mark.slow
 def test_it_compiles_into_one_graph_for_every_use():
-    backbone = Backbone(**{**TINY, "drop_path": 0.1}).build(seed=0, mask_token=True)
-    compiled = torch.compile(backbone, fullgraph=True)
-    crops = images(24, 24).float()
-    for use in (
-        {"drop": torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))},
-        {"hidden": torch.arange(18).reshape(2, 9) % 2 == 0, "attention": True},
-        {"visible": torch.tensor([[0, 2, 5], [1, 3, 8]]), "last": 2},
-    ):
-        torch.testing.assert_close(compiled(crops, **use)[0], backbone(crops, **use)[0], rtol=1e-4, atol=1e-5)
+    # in a process of its own, because the suite's shape checks cannot be traced
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
