@@ -82,25 +82,9 @@ class Backbone(Settings):
                 f"backbone.name={self.name!r} is not one of timm's VisionTransformers; {_advice(self.name)}"
             )
         _check(_outline(self.name), self.name)
-        height, width = self._size()
-        given: dict[str, Any] = {
-            "patch_size": self.patch_size,
-            "embed_dim": self.dim,
-            "depth": self.depth,
-            "num_heads": self.heads,
-            "mlp_ratio": self.mlp_ratio,
-            "reg_tokens": self.registers or None,
-            "pretrained_cfg_overlay": {"file": str(self.weights)} if self.weights else None,
-        }
-        changes = {key: value for key, value in given.items() if value is not None}
+        arguments = self._changes() | {"img_size": self._size(), "num_classes": classes}
         try:
-            vit: Any = timm.create_model(
-                self.name,
-                pretrained=self.starts_trained,
-                img_size=(height, width),
-                num_classes=classes,
-                **changes,
-            )
+            vit: Any = timm.create_model(self.name, pretrained=self.starts_trained, **arguments)
         except (OSError, RuntimeError) as error:
             if not self.starts_trained:
                 raise
@@ -109,13 +93,25 @@ class Backbone(Settings):
                 "give a local file with timm's names as backbone.weights, or train from scratch with "
                 "backbone.pretrained=false"
             ) from error
-        rows, columns = vit.patch_embed.patch_size
-        if height % rows or width % columns:
+        if any(size % patch for size, patch in zip(self._size(), vit.patch_embed.patch_size)):
             raise ValueError(
-                f"backbone.patch_size={rows} does not divide backbone.image_size={self.image_size}: "
-                "choose a multiple of it"
+                f"backbone.patch_size={vit.patch_embed.patch_size[0]} does not divide "
+                f"backbone.image_size={self.image_size}: choose a multiple of it"
             )
         return vit
+
+    def _changes(self) -> dict[str, Any]:
+        """What differs from the model of that name, in timm's words."""
+        given = {
+            "patch_size": self.patch_size,
+            "embed_dim": self.dim,
+            "depth": self.depth,
+            "num_heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+            "reg_tokens": self.registers or None,
+            "pretrained_cfg_overlay": {"file": str(self.weights)} if self.weights else None,
+        }
+        return {key: value for key, value in given.items() if value is not None}
 
 
 def initialise(vit: VisionTransformer) -> None:
