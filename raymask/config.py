@@ -13,6 +13,7 @@ from pydantic import ValidationError, model_validator
 from pipelines.data import Data
 from pipelines.settings import Settings
 from raymask import overrides, presets
+from raymask.convbackbone import AnyBackbone
 from raymask.evaluate.settings import Evaluate
 from raymask.masks import Mask
 from raymask.methods import MethodSettings
@@ -29,7 +30,7 @@ class Config(Settings):
 
     run: Run = Run()
     data: Data = Data()
-    backbone: Backbone = Backbone()
+    backbone: AnyBackbone = Backbone()
     method: MethodSettings = Dino()
     mask: Mask = Mask()
     optim: Optim = Optim()

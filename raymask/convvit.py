@@ -10,7 +10,6 @@ Parameters carry the released names.
 
 from functools import partial
 from math import prod
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -75,9 +74,7 @@ class ConvBlock(nn.Module):
 
 
 class ConvViT(nn.Module):
-    """The encoder; like `VisionBackbone`, but without a class token (prefix = 0)."""
-
-    prefix = 0
+    """The encoder of visible patches; it has no class token."""
 
     def __init__(
         self,
@@ -122,11 +119,8 @@ class ConvViT(nn.Module):
 
     def forward(
         self, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b k"] | None = None
-    ) -> tuple[Float[Tensor, "b k d"], dict[str, Any]]:
-        """The tokens of the visible patches (of all, in raster order, for None), with both stages fused in.
-
-        extras: "cls", the mean token, as the feature of the image (ConvMAE's global pooling).
-        """
+    ) -> Float[Tensor, "b k d"]:
+        """The tokens of the visible patches (None: of all, in raster order), with both stages fused in."""
         grid = self.grid(*images.shape[-2:])
         if visible is None:
             visible = torch.arange(prod(grid), device=images.device).expand(len(images), -1)
@@ -140,8 +134,7 @@ class ConvViT(nn.Module):
         x = x + resized(self.pos_embed[0], self.native, grid)[visible].to(x)
         for block in self.blocks3:
             x = block(x)
-        tokens = self.norm(x + fused.squeeze(2))
-        return tokens, {"cls": [tokens.mean(1)]}
+        return self.norm(x + fused.squeeze(2))
 
     def _stage(
         self, blocks: nn.ModuleList, x: Packed, visible: Int[Tensor, "b k"], grid: tuple[int, int], side: int

@@ -41,7 +41,7 @@ class Optim(Settings):
     clip: PositiveFloat | None = 3.0
     freeze_last_layer: float = Field(default=1, ge=0)
 
-    def lr(self, global_batch: int) -> WarmupCosine | IterationCosine | EpochCosine:
+    def lr(self, global_batch: float) -> WarmupCosine | IterationCosine | EpochCosine:
         """The schedule of the learning rate for this many images a batch."""
         start, peak = self.start_lr, self.base_lr * global_batch / 256
         if self.lr_rule == "deit":
@@ -59,7 +59,7 @@ class Optim(Settings):
         return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=0.0, fused=True)
 
     def set_rates(
-        self, optimiser: torch.optim.Optimizer, progress: Progress, *, global_batch: int
+        self, optimiser: torch.optim.Optimizer, progress: Progress, *, global_batch: float
     ) -> dict[str, float]:
         """Sets learning rate and weight decay of this step, and returns them."""
         rates = {"lr": self.lr(global_batch)(progress), "wd": self.weight_decay(progress)}

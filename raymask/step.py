@@ -42,7 +42,9 @@ def train_step(
     global batch (whole numbers are signatures: their sum), `grad_norm` before clipping, and the rates of
     this step as plain numbers. Tensors stay on the device: nothing here waits for it.
     """
-    rates = optim.set_rates(optimiser, progress, global_batch=batch.rows)
+    rates = optim.set_rates(
+        optimiser, progress, global_batch=batch.rows * bare(method).image_weight(progress)
+    )
     optimiser.zero_grad(set_to_none=True)
     reports = []
     parts = batch.chunks(chunk) if chunk else [batch]

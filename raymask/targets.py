@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.settings import Settings
+from raymask.frozen import FrozenNetwork
 from raymask.hog import BINS, hog_target
+from raymask.schedules import Cosine, Schedule
 
 # b: images   v: views   h, w: pixels   n: patches   k: visible patches   t: length of a target
 
@@ -27,7 +29,7 @@ class Hog(Settings):
     kind: Literal["hog"] = "hog"
     cell: PositiveInt = 8
 
-    def width(self, patch: int, dim: int) -> int:
+    def width(self, patch: int) -> int:
         """Length of a target; checks that the cells tile a patch."""
         if patch % self.cell:
             raise ValueError(
@@ -49,7 +51,7 @@ class Pixels(Settings):
     kind: Literal["pixels"] = "pixels"
     normalise: bool = True
 
-    def width(self, patch: int, dim: int) -> int:
+    def width(self, patch: int) -> int:
         """Length of a target."""
         return patch * patch * 3
 
@@ -61,20 +63,24 @@ class Pixels(Settings):
         return normalised(patches) if self.normalise else patches
 
 
-class Features(Settings):
-    """Layer-normalised patch tokens of a teacher that sees the whole crop.
+class Teacher(Settings):
+    """Layer-normalised patch tokens of the student's moving average, which sees the whole crop.
 
-    kind: "teacher" is the student's own moving average, "frozen" a pretrained network
+    momentum: of the moving average
     """
 
-    kind: Literal["teacher", "frozen"]
-
-    def width(self, patch: int, dim: int) -> int:
-        """Length of a target: the width of the network that gives it."""
-        return dim
+    kind: Literal["teacher"] = "teacher"
+    momentum: Schedule = Cosine(start=0.996, end=1.0)
 
 
-Target = Annotated[Hog | Pixels | Features, Field(discriminator="kind")]
+class FrozenTeacher(Settings):
+    """Layer-normalised patch tokens of a pretrained network, which sees the whole crop."""
+
+    kind: Literal["frozen"] = "frozen"
+    network: FrozenNetwork = FrozenNetwork()
+
+
+Target = Annotated[Hog | Pixels | Teacher | FrozenTeacher, Field(discriminator="kind")]
 
 
 def levels(images: Float[Tensor, "b 3 h w"], mean: Colour, std: Colour) -> UInt8[Tensor, "b 3 h w"]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipelines.settings import Settings
+from raymask.masks.strategy import Guide
 
 # v: views   b: images   s: units of an image   k: visible units   n: patches   p: visible patches
 
@@ -26,6 +27,17 @@ class Disjoint(Settings):
     views: int | None = Field(None, ge=1)  # None: as many as reach the prediction rate, ceil(rate / ratio)
     unit: int = Field(2, ge=1)  # patches along a side of a unit
     prediction_rate: float = Field(1.0, gt=0, le=1)  # share of the image hidden in at least one view
+
+    @property
+    def hides_exact_counts(self) -> bool:
+        return True
+
+    def hide(self, guide: Guide) -> Bool[Tensor, "b n"]:
+        """Refused: a method that sees its crops once has no other views to be disjoint from."""
+        raise ValueError(
+            "mask.strategy.kind=disjoint makes masked views of one crop, which only method.kind=mae and dmjd "
+            "train on: choose mask.strategy.kind=random"
+        )
 
     def plan(self, ratio: float, grid: tuple[int, int]) -> "Plan":
         """How many units each view hides on a grid of (rows, columns) patches at this mask ratio."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.settings import Settings
 from raymask.masks.attention import AttentionStrategy
 from raymask.masks.block import BlockStrategy
+from raymask.masks.disjoint import Disjoint
 from raymask.masks.hide import hidden_count, visible_indices
 from raymask.masks.ranking import RandomStrategy
 from raymask.masks.signature import mask_signature
@@ -22,7 +23,9 @@ from raymask.streams import Rng, uniforms
 
 # v: views   b: images   n: patches   k: visible patches
 
-AnyStrategy = Annotated[RandomStrategy | AttentionStrategy | BlockStrategy, Field(discriminator="kind")]
+AnyStrategy = Annotated[
+    RandomStrategy | AttentionStrategy | BlockStrategy | Disjoint, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True)

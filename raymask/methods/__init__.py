@@ -6,10 +6,15 @@ A new method is a file here with its Settings and its Method, and a line in the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from pipelines.settings import Settings
 from raymask.methods.dino import Dino, DinoMethod
+from raymask.methods.dmjd import Dmjd, DmjdMethod
+from raymask.methods.mae import Mae, MaeMethod
+from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
 from raymask.methods.method import Method
 
 if TYPE_CHECKING:
@@ -17,10 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Method", "MethodSettings", "build_method"]
 
-MethodSettings = Dino  # a union by `kind` as soon as there are two
+MethodSettings = Annotated[Dino | MaskedKD | Mae | Dmjd, Field(discriminator="kind")]
 
 _BUILDERS: dict[type[Settings], Callable[[Config], Method]] = {
     Dino: lambda config: DinoMethod(config.method, config.backbone, config.mask, seed=config.run.seed),
+    MaskedKD: lambda config: MaskedKDMethod(
+        config.method,
+        config.backbone,
+        config.mask,
+        image_size=(config.data.crops.global_crops.height, config.data.crops.global_crops.width),
+        seed=config.run.seed,
+    ),
+    Mae: lambda config: MaeMethod(
+        config.method, config.backbone, config.mask, config.data.crops, seed=config.run.seed
+    ),
+    Dmjd: lambda config: DmjdMethod(
+        config.method, config.backbone, config.mask, config.data.crops, seed=config.run.seed
+    ),
 }
 
 

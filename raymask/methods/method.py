@@ -40,6 +40,10 @@ class Method(nn.Module, ABC):
     def update_teacher(self, progress: Progress) -> None:
         """After the optimiser step: moving averages, and centers over all ranks."""
 
+    def image_weight(self, progress: Progress) -> float:
+        """How many images one counts for in the learning rate (DMJD's adaptive rule)."""
+        return 1.0
+
     @abstractmethod
     def rates(self, progress: Progress) -> dict[str, float]:
         """The schedules' values at this step, for the log."""

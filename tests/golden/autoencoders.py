@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD
+from raymask.convbackbone import ConvVisionBackbone
 from raymask.convvit import ConvViT
 from raymask.decoder import Decoder, VisibleBranch
 from raymask.iteration_cosine import IterationCosine
@@ -57,7 +58,7 @@ class Autoencoder(nn.Module):
         return Seen(tokens, self.decoder(tokens, visible), self.branch and self.branch(tokens))
 
 
-def released_convvit(state: State, *, heads: int) -> ConvViT:
+def released_convvit(state: State, *, heads: int) -> ConvVisionBackbone:
     """A ConvViT of the sizes that the weights have, with these weights."""
     dims = tuple(state[f"patch_embed{i}.proj.weight"].shape[0] for i in (1, 2, 3))
     ratios = tuple(state[f"blocks{i}.0.mlp.fc1.weight"].shape[0] / dims[i - 1] for i in (1, 2, 3))
@@ -72,7 +73,7 @@ def released_convvit(state: State, *, heads: int) -> ConvViT:
         strides=strides,
     )
     encoder.load_state_dict(part(state, "encoder"))
-    return encoder
+    return ConvVisionBackbone(encoder)
 
 
 def released_vit(state: State, *, heads: int):

@@ -170,7 +170,7 @@ def _visible(network: Autoencoder, case: Case, hyper: dict, step: int | None = N
     draws = [
         case[name] if step is None else case[name][step] for name in ("noise", "perm_vis", "perm_masked")
     ]
-    patches = network.encoder.pos_embed.shape[1]
+    patches = network.encoder.vit.pos_embed.shape[1]
     return released_visible(*draws, hyper["mask_ratio"], patches, hyper["mask_type"])
 
 

@@ -1,0 +1,227 @@
+"""MAE (arXiv:2111.06377): an encoder sees some patches of a crop, a decoder predicts something of the others.
+
+With ConvViT as backbone this is ConvMAE (arXiv:2205.03892). The frame's guide is whatever gives the targets:
+the pixels themselves, their gradients, the student's moving average or a frozen network; the student follows,
+without the hidden patches. DMJD builds on this file.
+"""
+
+from copy import deepcopy
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from pipelines.batch import Batch
+from pipelines.crops import MultiCrop
+from pipelines.settings import Settings
+from raymask.convbackbone import AnyBackbone
+from raymask.decoder import Decoder
+from raymask.ema import ema_
+from raymask.masks import Mask
+from raymask.methods.disjoint_views import Views, draw_views
+from raymask.methods.mae_weights import fix_positions, initialise
+from raymask.methods.method import Method, Network
+from raymask.methods.views import drop_path_draws
+from raymask.progress import Progress
+from raymask.streams import Rng
+from raymask.targets import Distance, FrozenTeacher, Pixels, Target, Teacher, hidden_loss
+from raymask.teachers import Frozen
+
+# v: views of a crop   c: crops   b: images   r: rows = c * b   n: patches   k: visible patches
+# t: length of a target   d: width of a token
+
+
+class DecoderShape(Settings):
+    """Size of the decoder; MAE's."""
+
+    dim: PositiveInt = 512
+    depth: PositiveInt = 8
+    heads: PositiveInt = 16
+    mlp_ratio: float = Field(4.0, gt=0)
+
+
+class Mae(Settings):
+    """Prediction of hidden patches; the defaults are MAE's with normalised pixels.
+
+    target: what is predicted; loss: how far off a prediction is
+    """
+
+    kind: Literal["mae"] = "mae"
+    target: Target = Pixels()
+    decoder: DecoderShape = DecoderShape()
+    loss: Distance = "l2"
+
+
+class Branches(nn.Module):
+    """What stands on the encoder during training."""
+
+    def __init__(self, decoder: Decoder, visible: nn.Module | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.visible = visible
+
+
+class MaeMethod(Method):
+    """An encoder, a decoder, and whatever gives the targets."""
+
+    def __init__(
+        self, settings: Mae, backbone: AnyBackbone, mask: Mask, crops: MultiCrop, *, seed: int
+    ) -> None:
+        super().__init__()
+        check(settings, mask, crops)
+        self.settings, self.mask, self.crops = settings, mask, crops
+        body = backbone.build(seed=seed)
+        trained = getattr(backbone, "starts_trained", False)
+        if not trained:
+            initialise(body, seed=seed)
+        fix_positions(body, trained=trained)
+        size = crops.global_crops.height, crops.global_crops.width
+        grid = body.grid(*size)
+        if isinstance(settings.target, Teacher):
+            self.add_module("teacher", Network(deepcopy(body), nn.Identity()).requires_grad_(False))
+            self.width = body.dim
+        elif isinstance(settings.target, FrozenTeacher):
+            self.frozen = fitting(
+                settings.target.network.build(image_size=size, seed=seed, classes=None), size, grid
+            )
+            self.width = self.frozen.network.embed_dim
+        else:
+            self.width = settings.target.width(square(body.patch_size))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            head = self.branches(body, grid)
+        initialise(head, seed=seed + 1)
+        self.student = Network(body, head)
+
+    def branches(self, body: nn.Module, grid: tuple[int, int]) -> Branches:
+        """The decoder, on the grid of the training crops."""
+        shape = self.settings.decoder
+        sizes = {"dim": shape.dim, "depth": shape.depth, "heads": shape.heads, "mlp_ratio": shape.mlp_ratio}
+        return Branches(Decoder(body.dim, self.width, grid=grid, prefix=body.prefix, **sizes))
+
+    @property
+    def teacher(self) -> nn.Module:  # type: ignore[override]
+        """The network that gives the targets; without one the student stands in for it."""
+        return self._modules.get("teacher") or self.student
+
+    def train(self, mode: bool = True) -> "MaeMethod":
+        """A teacher never trains."""
+        super().train(mode)
+        if self.teacher is not self.student:
+            self.teacher.eval()
+        return self
+
+    def forward(self, batch: Batch, progress: Progress, rng: Rng) -> dict[str, Tensor]:
+        """The loss on hidden patches, and how much was hidden and predicted."""
+        images = batch.crops["global"].flatten(0, 1)
+        target, attention = self.guide(images)
+        scores = None if attention is None else attention.unflatten(0, (-1, len(batch)))
+        views = draw_views(self.mask, batch, self.student.backbone, progress, rng, scores=scores)
+        tokens = self._encode(images, views, batch, rng)
+        terms = self.objective(tokens, target.repeat(views.count, 1, 1), views)
+        return {**terms, **report(views, guidance(self.mask, progress))}
+
+    @torch.no_grad()
+    def guide(
+        self, images: Float[Tensor, "r 3 h w"]
+    ) -> tuple[Float[Tensor, "r n t"], Float[Tensor, "r n"] | None]:
+        """What is to be predicted of each patch, and what [CLS] attends to, where the mask asks for it."""
+        target, guided = self.settings.target, self.mask.is_guided
+        if isinstance(target, Teacher):
+            body = self.teacher.backbone
+            asked = {"attention": True, "attention_block": self.mask.strategy.block} if guided else {}
+            tokens, extras = body(images, **asked)
+            return layer_norm(tokens[:, body.prefix :].float(), (body.dim,)), extras.get("attention")
+        if isinstance(target, FrozenTeacher):
+            (tokens,) = self.frozen(images, layers=(len(self.frozen.network.blocks) - 1,)).tokens
+            scores = self.frozen.scores(images) if guided else None
+            return layer_norm(tokens.float(), (self.width,)), scores
+        patch = square(self.student.backbone.patch_size)
+        return target(images, patch, mean=self.crops.mean, std=self.crops.std), None
+
+    def _encode(
+        self, images: Tensor, views: Views, batch: Batch, rng: Rng
+    ) -> Float[Tensor, "v*c*b prefix+k d"]:
+        backbone = self.student.backbone
+        rows = range(len(views.visible) // len(batch))
+        drop = drop_path_draws(backbone, batch, rng, views=rows)
+        return backbone(images.repeat(views.count, 1, 1, 1), visible=views.visible, drop=drop)[0]
+
+    def objective(
+        self, tokens: Float[Tensor, "v*c*b prefix+k d"], target: Float[Tensor, "v*c*b n t"], views: Views
+    ) -> dict[str, Tensor]:
+        """The loss and its parts."""
+        predicted = self.student.head.decoder(tokens, views.visible)
+        return {"loss": hidden_loss(predicted, target, views.hidden, self.settings.loss)}
+
+    def update_teacher(self, progress: Progress) -> None:
+        """The moving average, where it gives the targets."""
+        target = self.settings.target
+        if isinstance(target, Teacher):
+            ema_(self.teacher.backbone, self.student.backbone, target.momentum(progress))
+
+    def rates(self, progress: Progress) -> dict[str, float]:
+        """The teacher's momentum, where there is one."""
+        target = self.settings.target
+        return {"momentum": target.momentum(progress)} if isinstance(target, Teacher) else {}
+
+
+def check(settings: Mae, mask: Mask, crops: MultiCrop) -> None:
+    """Raises ValueError for masks and crops that a masked autoencoder cannot train on."""
+    method, guides = f"method.kind={settings.kind}", isinstance(settings.target, Teacher | FrozenTeacher)
+    if mask.kind != "drop":
+        raise ValueError(
+            f"{method} drops hidden patches from the encoder, but mask.kind={mask.kind}: set mask.kind=drop"
+        )
+    if mask.views != "student_globals":
+        raise ValueError(
+            f"{method} masks the crops that the student sees, but mask.views={mask.views}: "
+            "set mask.views=student_globals"
+        )
+    if crops.local_crops.count:
+        raise ValueError(f"{method} has no use for local crops: set data.crops.local_crops.count=0")
+    if mask.is_guided and not guides:
+        raise ValueError(
+            f"mask.strategy.kind={mask.strategy.kind} needs a network that sees the whole crop, and {method} "
+            f"has none: set method.target.kind=teacher or frozen (it is {settings.target.kind})"
+        )
+
+
+def fitting(frozen: Frozen, size: tuple[int, int], grid: tuple[int, int]) -> Frozen:
+    """The frozen teacher, if it cuts crops of this size into the student's grid of patches."""
+    theirs = frozen.grid(torch.empty(1, 3, *size, device="meta"))
+    if tuple(theirs) != tuple(grid):
+        raise ValueError(
+            f"the frozen teacher cuts a crop into {theirs[0]}x{theirs[1]} patches, the student into "
+            f"{grid[0]}x{grid[1]}: set method.target.network.image_size so that they agree"
+        )
+    return frozen
+
+
+def guidance(mask: Mask, progress: Progress) -> float:
+    """How far the masks follow attention."""
+    return mask.strategy.guidance(progress) if mask.is_guided else 0.0
+
+
+def square(patch_size: tuple[int, int]) -> int:
+    """The side of a square patch."""
+    if patch_size[0] != patch_size[1]:
+        raise ValueError(
+            f"patches of {patch_size[0]}x{patch_size[1]} pixels are not square, as targets need them"
+        )
+    return patch_size[0]
+
+
+@torch.no_grad()
+def report(views: Views, guidance: float) -> dict[str, Tensor]:
+    """Shares of patches hidden in a view and in any view of a crop, and the masks' signature."""
+    any_view = views.hidden.unflatten(0, (views.count, -1)).any(0)
+    return {
+        "mask_ratio": views.hidden.double().mean(),
+        "prediction_rate": any_view.double().mean(),
+        "guidance": torch.full((), guidance, dtype=torch.float64, device=any_view.device),
+        "masks": views.signature,
+    }
