@@ -12,6 +12,7 @@ from raymask.config import Config
 from raymask.device import autocast_dtype, compile_
 from raymask.evaluate import Evaluation, open_evaluation
 from raymask.methods import Method, build_method
+from raymask.methods.labels import with_classes
 from raymask.plan import Plan, plan
 from raymask.step import Parallel
 from raymask.world import World
@@ -40,6 +41,7 @@ class Training:
 def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     """The parts that a config asks for. Raises ValueError, in a sentence, where they do not fit together."""
     source, _ = open_train_and_val(config.data)
+    config = with_classes(config, source)
     steps = plan(config.train, images=len(source), evaluate_images=config.evaluate.every_images)
     method = build_method(config)
     for crops in config.data.crops.groups.values():

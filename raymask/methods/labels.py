@@ -1,0 +1,35 @@
+"""Methods that learn from labels, and the data that must have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.source import Source
+
+if TYPE_CHECKING:
+    from raymask.config import Config
+
+
+def with_classes(config: Config, source: Source) -> Config:
+    """`config` with the number of classes of its data, where its method learns from labels.
+
+    Raises ValueError where labels are missing, the numbers differ, or a frozen teacher is to be evaluated.
+    """
+    method = config.method
+    if "classes" not in type(method).model_fields:
+        return config
+    there, missing = len(source.classes), int((source.labels < 0).sum())
+    if there < 2 or missing:
+        raise ValueError(
+            f"method.kind={method.kind} learns from labels, but {missing:,} of {len(source):,} images of "
+            f"data.train={config.data.train} have none and there are {there} classes: "
+            "give images in a folder for each class, or shards packed from such"
+        )
+    if method.classes not in (None, there):
+        raise ValueError(f"method.classes={method.classes}, but data.train={config.data.train} has {there} classes")
+    if config.evaluate.network == "teacher":
+        raise ValueError(
+            f"evaluate.network=teacher, but the teacher of method.kind={method.kind} is frozen: "
+            "give evaluate.network=student"
+        )
+    return config.model_copy(update={"method": method.model_copy(update={"classes": there})})
