@@ -15,8 +15,10 @@ import tests.typecheck  # noqa: F401  (the hook below finds it by name)
 install_import_hook("raymask", "tests.typecheck.checked")
 
 
-def write_photos(folder: Path, *, per_class: int, classes: tuple[str, ...] = ("cat", "dog"), seed: int = 0) -> Path:
-    """A folder of PNGs, `per_class` in a sub-folder for each class, that differ in colour and texture by class."""
+def write_photos(
+    folder: Path, *, per_class: int, classes: tuple[str, ...] = ("cat", "dog"), seed: int = 0
+) -> Path:
+    """A folder of PNGs, `per_class` in a sub-folder for each class; the classes differ in colour."""
     rng = np.random.default_rng(seed)
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
