@@ -161,7 +161,8 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     live = _Live(training, folder, context, console, loader, running, Stopwatch(), start)
     with closing(console), closing(loader):
-        console.say(said)
+        for remark in (said, *training.method.remarks()):
+            console.say(remark)
         if start == 0 and plan.evaluates_after(0):
             _evaluate(live, 0)
         yield live

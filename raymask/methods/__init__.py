@@ -27,11 +27,7 @@ MethodSettings = Annotated[Dino | MaskedKD | Mae | Dmjd, Field(discriminator="ki
 _BUILDERS: dict[type[Settings], Callable[[Config], Method]] = {
     Dino: lambda config: DinoMethod(config.method, config.backbone, config.mask, seed=config.run.seed),
     MaskedKD: lambda config: MaskedKDMethod(
-        config.method,
-        config.backbone,
-        config.mask,
-        image_size=(config.data.crops.global_crops.height, config.data.crops.global_crops.width),
-        seed=config.run.seed,
+        config.method, config.backbone, config.mask, config.data.crops, seed=config.run.seed
     ),
     Mae: lambda config: MaeMethod(
         config.method, config.backbone, config.mask, config.data.crops, seed=config.run.seed

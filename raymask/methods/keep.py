@@ -62,6 +62,11 @@ class Keep(Settings):
             return check_count(int(self.count(progress) + 0.5), patches=patches)
         return patches if self.ratio is None else keep_count(patches, self.ratio(progress))
 
+    def check(self, patches: int) -> None:
+        """Raises ValueError for a count, now or later in its schedule, that the teacher does not have."""
+        for count in () if self.count is None else self.count.bounds():
+            check_count(int(count + 0.5), patches=patches)
+
     @property
     def is_partial(self) -> bool:
         """Whether the teacher ever misses a patch."""

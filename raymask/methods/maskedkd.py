@@ -13,23 +13,25 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipelines.batch import Batch
+from pipelines.crops import MultiCrop
 from pipelines.settings import Settings
 from raymask.backbone import VisionBackbone
 from raymask.classifier import classifier
+from raymask.convbackbone import AnyBackbone
 from raymask.distillation import base_loss, combine
 from raymask.frozen import FrozenNetwork
-from raymask.masks import Mask, hide_pixels, mask_signature
+from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
 from raymask.methods.kd_objectives import Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
 from raymask.methods.method import Method, Network
+from raymask.methods.study import Studied, at, study, wide
 from raymask.methods.views import draw_masks, drop_path_draws
 from raymask.mixing import Erasing, Mixing, erase, mix
 from raymask.progress import Progress
 from raymask.schedules import Constant
 from raymask.streams import Rng, uniforms
 from raymask.teachers import Frozen, require_maskable
-from raymask.vit import Backbone
 
 # v: views   b: images   r: rows = v * b   n: patches of the student   m: of the teacher   kept: that it sees
 # c: classes   t: tokens   d: width of a token
@@ -65,24 +67,21 @@ class MaskedKDMethod(Method):
     teacher: Frozen
 
     def __init__(
-        self,
-        settings: MaskedKD,
-        backbone: Backbone,
-        mask: Mask,
-        *,
-        image_size: tuple[int, int],
-        seed: int,
+        self, settings: MaskedKD, backbone: AnyBackbone, mask: Mask, crops: MultiCrop, *, seed: int
     ) -> None:
         super().__init__()
-        if settings.classes is None:
-            raise ValueError("method.classes is not known: distillation with labels needs data with classes")
-        if mask.views == "student_and_teacher":
-            raise ValueError(
-                "mask.views=student_and_teacher: what the teacher sees is chosen by method.keep; "
-                "mask.views=student_globals masks the student as well, none leaves it alone"
-            )
+        check_settings(settings, mask, crops)
+        assert settings.classes is not None
         self.settings, self.mask, self.classes = settings, mask, settings.classes
+        self.views = crops.global_crops.count
         body = backbone.build(seed=seed, mask_token=mask.kind == "token" and mask.views != "none")
+        if not isinstance(body, VisionBackbone):
+            raise ValueError(
+                f"method.kind=maskedkd needs a student with a class token, which "
+                f"backbone.kind={getattr(backbone, 'kind', None)} has not: choose a plain ViT as backbone"
+            )
+        image_size = (crops.global_crops.height, crops.global_crops.width)
+        body.grid(*image_size)
         self.student = Network(body, classifier(body, self.classes, seed=seed))
         self.teacher, self.selector = self._frozen(image_size, seed=seed)
         self.pairs: Layers = ()
@@ -109,7 +108,7 @@ class MaskedKDMethod(Method):
         if keep.is_partial:
             target = self.teacher.grid(blank)
             check_grids(self._source_grid(blank), target, resample=keep.grids == "bilinear")
-            keep.amount(target[0] * target[1], Progress(step=0, steps=1, steps_per_epoch=1))
+            keep.check(target[0] * target[1])
 
     def forward(self, batch: Batch, progress: Progress, rng: Rng) -> dict[str, Tensor]:
         """The loss with labels and teacher, its parts, and what the teacher saw."""
@@ -126,22 +125,22 @@ class MaskedKDMethod(Method):
         rng: Rng,
     ) -> dict[str, Tensor]:
         """The step of the paper on finished images and targets: student, scores, choice, teacher, loss."""
-        tokens, attention, layers = self._study(images, batch, progress, rng)
-        logits, distilled = (_wide(z) for z in self.student.head(tokens))
+        student = self._study(images, batch, progress, rng)
+        logits, distilled = (wide(z) for z in self.student.head(student.tokens))
         base = base_loss(logits, targets, smoothing=self.settings.mixing.smoothing)
         labels = targets.argmax(-1) if targets.is_floating_point() else targets
         report = {"loss": base, "base": base.detach(), "accuracy": _share_right(logits, labels)}
         objective = self.settings.objective
         if isinstance(objective, Nothing):
             return report | self._report_masks(None, images, batch)
-        visible = self._choose(images, attention, batch, progress, rng)
+        visible = self._choose(images, student.attention, batch, progress, rng)
         seen = self.teacher(images, visible, layers=self._layers(1))
         with torch.autocast(images.device.type, enabled=False):
             lesson = Lesson(
                 distilled,
-                _wide(seen.logits),
-                tuple(map(_wide, _at(layers, visible))),
-                tuple(map(_wide, seen.tokens)),
+                wide(seen.logits),
+                tuple(map(wide, at(student.layers, visible))),
+                tuple(map(wide, seen.tokens)),
             )
             terms = objective.terms(lesson, progress, rng)
         kd = torch.stack(list(terms.values())).sum()
@@ -159,34 +158,18 @@ class MaskedKDMethod(Method):
             return images, labels
         return mix(images, labels, mixing=self.settings.mixing, classes=self.classes, rng=rng)
 
-    def _study(
-        self, images: Float[Tensor, "r 3 h w"], batch: Batch, progress: Progress, rng: Rng
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
-        """The student's tokens, what [CLS] attends to in the last block, and patch tokens by pair of layers.
-
-        A masked student is a baseline (the paper's Figure 5): patches that it does not see get no attention.
-        """
-        backbone, blocks = self.student.backbone, self._layers(0)
-        drop = drop_path_draws(backbone, batch, rng, views=range(len(batch.crops["global"])))
-        masks = draw_masks(self.mask, batch, backbone, progress, rng).get("global")
-        hidden = None if masks is None else masks.hidden.flatten(0, 1)
-        visible = masks.visible().flatten(0, 1) if masks and self.mask.kind == "drop" else None
-        if hidden is not None and self.mask.kind == "pixel":
-            images, hidden = hide_pixels(images, hidden, backbone.patch_size), None
-        tokens, extras = backbone(
+    def _study(self, images: Tensor, batch: Batch, progress: Progress, rng: Rng) -> Studied:
+        """The student's pass. A masked student is a baseline: the paper's Figure 5."""
+        backbone, keep = self.student.backbone, self.settings.keep
+        return study(
+            backbone,
             images,
-            hidden=hidden if visible is None else None,
-            visible=visible,
-            drop=drop,
-            attention=self.settings.keep.is_partial and self.settings.keep.source == "student",
-            blocks=blocks,
+            draw_masks(self.mask, batch, backbone, progress, rng).get("global"),
+            kind=self.mask.kind,
+            drop=drop_path_draws(backbone, batch, rng, views=range(len(batch.crops["global"]))),
+            attention=keep.is_partial and keep.source == "student",
+            blocks=self._layers(0),
         )
-        attention = extras.get("attention")
-        if attention is not None and visible is not None:
-            rows, columns = backbone.grid(*images.shape[-2:])
-            attention = attention.new_zeros(len(images), rows * columns).scatter(1, visible, attention)
-        by_block = dict(zip(sorted(set(blocks)), extras["blocks"]))
-        return tokens, attention, tuple(by_block[block][:, backbone.prefix :] for block in blocks)
 
     @torch.no_grad()
     def _choose(
@@ -222,13 +205,26 @@ class MaskedKDMethod(Method):
         """Share of patches that the teacher did not see, and the signature of which."""
         zero = torch.zeros((), device=images.device)
         if visible is None:
-            return {"mask_ratio": zero, "masks": zero.long()}
+            return {"mask_ratio": zero.double(), "masks": zero.long()}
         rows, columns = self.teacher.grid(images)
         hidden = hidden_from(visible, rows * columns).unflatten(0, (len(batch.crops["global"]), -1))
         signatures = [
             mask_signature(each, batch.epochs, batch.samples, view) for view, each in enumerate(hidden)
         ]
-        return {"mask_ratio": hidden.float().mean(), "masks": torch.stack(signatures).sum()}
+        return {"mask_ratio": hidden.double().mean(), "masks": torch.stack(signatures).sum()}
+
+    def image_weight(self, progress: Progress) -> float:
+        """An image counts once for each of its crops: they stand for as many images of the paper's batch."""
+        return float(self.views)
+
+    def remarks(self) -> list[str]:
+        """Says it where the teacher has learned nothing."""
+        if isinstance(self.settings.objective, Nothing) or not self.settings.teacher.is_untrained:
+            return []
+        return [
+            "the teacher is untrained: its logits are noise, good for a trial of the machinery only; "
+            "give method.teacher.weights=RUN of a run that learned labels, or method.teacher.pretrained=true"
+        ]
 
     def update_teacher(self, progress: Progress) -> None:
         """Nothing: the teacher is frozen."""
@@ -244,11 +240,29 @@ class MaskedKDMethod(Method):
         return {name: schedule(progress) for name, schedule in named.items() if schedule is not None}
 
 
-def _at(layers: tuple[Tensor, ...], visible: Tensor | None) -> tuple[Tensor, ...]:
-    """The student's tokens at the places that the teacher saw."""
-    if visible is None:
-        return layers
-    return tuple(t.gather(1, visible[:, :, None].expand(-1, -1, t.shape[2])) for t in layers)
+def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
+    """Raises ValueError, in a sentence, for what the method has no use for."""
+    if settings.classes is None:
+        raise ValueError("method.classes is not known: distillation with labels needs data with classes")
+    if mask.views == "student_and_teacher":
+        raise ValueError(
+            "mask.views=student_and_teacher: what the teacher sees is chosen by method.keep; "
+            "mask.views=student_globals masks the student as well, none leaves it alone"
+        )
+    if mask.views != "none" and mask.is_guided:
+        raise ValueError(
+            f"mask.strategy.kind={mask.strategy.kind} needs a guide that runs before the student, but in "
+            "method.kind=maskedkd the student runs first: set mask.views=none, or a mask without scores"
+        )
+    if mask.views != "none" and mask.kind == "drop" and isinstance(settings.objective, Manifold):
+        raise ValueError(
+            "objective.kind=manifold compares the tokens of both networks, but mask.kind=drop takes some of the "
+            "student's away: set mask.views=none"
+        )
+    if crops.local_crops.count:
+        raise ValueError(
+            "method.kind=maskedkd learns from global crops only: set data.crops.local_crops.count=0"
+        )
 
 
 @torch.no_grad()
@@ -260,8 +274,3 @@ def _share_right(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> Flo
 def _monitors(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> dict[str, Tensor]:
     entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
     return {"teacher_entropy": entropy, "teacher_accuracy": _share_right(logits, labels)}
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precision is for matrix products; losses are summed in float32 or better."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -44,6 +44,10 @@ class Method(nn.Module, ABC):
         """How many images one counts for in the learning rate (DMJD's adaptive rule)."""
         return 1.0
 
+    def remarks(self) -> list[str]:
+        """What a user should know before the first step, a sentence each."""
+        return []
+
     @abstractmethod
     def rates(self, progress: Progress) -> dict[str, float]:
         """The schedules' values at this step, for the log."""

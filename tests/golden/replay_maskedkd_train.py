@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.batch import Batch
+from pipelines.crops import Crops, LocalCrops, MultiCrop
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
@@ -95,8 +96,11 @@ def _method(case: Case) -> MaskedKDMethod:
         mixing=Mixing(smoothing=0.0 if case["targets"].is_floating_point() else SMOOTHING),
         keep=Keep(count=hyper["k"]) if hyper["maskedkd"] else Keep(),
     )
+    crops = MultiCrop(
+        global_crops=Crops(count=1, size=size, blur=0.0, solarise=0.0), local_crops=LocalCrops(count=0)
+    )
     backbone = Backbone(name=NAME, image_size=size, patch_size=patch, drop_path=0.0, **shapes[0])
-    method = MaskedKDMethod(settings, backbone, Mask(views="none"), image_size=(size, size), seed=0).double()
+    method = MaskedKDMethod(settings, backbone, Mask(views="none"), crops, seed=0).double()
     method.teacher.network.load_state_dict(case.under("teacher.", torch.float64))
     first = case.under("student0.", torch.float64)
     with torch.no_grad():
