@@ -35,6 +35,6 @@ def _plain(name: str) -> list[str]:
     path = PurePosixPath(name)
     if path.suffix.lower() in SUFFIXES:
         path = path.with_suffix("")
-    *folders, stem = [part for part in path.parts if part not in ("/", "..")] or ["_"]
+    *folders, stem = [part for part in path.parts if part.strip("/") and part != ".."] or ["_"]
     parts = [*folders, stem.replace(".", "_")]
     return ["".join(c if c.isprintable() else "_" for c in part) for part in parts]

@@ -18,6 +18,8 @@ from pipelines.streams import purpose, stream
 
 # n: images of a split
 
+MAX_PIXELS = 64_000_000  # as the loader's, so that what is packed can be read
+
 
 class Packing(Settings):
     """How to pack.
@@ -34,7 +36,7 @@ class Packing(Settings):
     shard_bytes: int = Field(default=256_000_000, ge=1 << 14)
     shard_images: int = Field(default=10_000, ge=1)
     max_side: int | None = Field(default=None, ge=1)
-    max_pixels: int = Field(default=64_000_000, ge=1)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     classes: tuple[str, ...] | None = None
     seed: int = 0

@@ -25,7 +25,7 @@ def prepare(data: bytes, *, max_side: int | None, max_pixels: int) -> tuple[byte
         return _shrunk(pixels, max_side), "jpg"
     if extension := kind_of(data):
         return data, extension
-    return _png(pixels), "png"
+    return png(Image.fromarray(pixels)), "png"
 
 
 def kind_of(data: bytes) -> str | None:
@@ -47,7 +47,8 @@ def _shrunk(pixels: UInt8[np.ndarray, "h w 3"], max_side: int) -> bytes:
     return file.getvalue()
 
 
-def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()

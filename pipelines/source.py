@@ -20,6 +20,7 @@ from pipelines.formats.joined import JoinedSource
 from pipelines.formats.webdataset import open_packed, open_tars
 from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
+from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
 
 __all__ = ["ShardError", "Source", "open_source", "open_splits"]
@@ -33,12 +34,13 @@ class Source(Protocol):
     """A data set: `len` images as they are stored.
 
     classes: their names, by label; labels: -1 where there is none
-    fingerprint: changes when the data do
+    fingerprint: changes when the data do; stored_bytes: of the shards, or of the images where there are none
     """
 
     classes: list[str]
     shard_sizes: Int64[np.ndarray, " s"]
     fingerprint: str
+    stored_bytes: int
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]: ...
@@ -90,6 +92,8 @@ def open_splits(path: Path_ | Sequence[Path_]) -> dict[str, Source]:
 
 def _open_one(path: Path) -> dict[str, Source]:
     if path.is_dir():
+        if unfinished := [place for place in (path, path.parent) if (place / JOURNAL).exists()]:
+            raise ValueError(f"packing into {unfinished[0]} was not finished: run the same pack again")
         if (path / NAME).exists():
             return {"": open_packed(path)}
         parts = {part.name: part for part in sorted(path.iterdir()) if (part / NAME).exists()}
@@ -116,7 +120,10 @@ def expand(path: str) -> list[str]:
     if re.match(r"[a-z][a-z0-9+.-]+://", path):
         raise ValueError(f"{path!r} is remote: copy the shards to a local folder first")
     if path.startswith("@"):
-        lines = [line.strip() for line in Path(path[1:]).read_text().splitlines()]
+        try:
+            lines = [line.strip() for line in Path(path[1:]).read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the list of shards {path[1:]} cannot be read: {error}") from None
         return [name for line in lines if line and not line.startswith("#") for name in expand(line)]
     if Path(path).exists():
         return [path]

@@ -19,8 +19,8 @@ def hold_out(
     count = round(len(labels) * share) if share < 1 else int(share)
     if not 0 < count < len(labels) or (share >= 1 and share != count):
         raise ValueError(
-            f"holdout={share:g} of {len(labels):,} images cannot be held out: give a fraction between 0 and 1 or a "
-            f"whole number below {len(labels):,}, such that images remain on both sides"
+            f"holdout={share:g} of {len(labels):,} images cannot be held out: give a fraction below 1 "
+            f"or a whole number below {len(labels):,}, such that images remain on both sides"
         )
     present, sizes = np.unique(labels, return_counts=True)
     held = np.zeros(len(labels), dtype=bool)

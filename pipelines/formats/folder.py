@@ -16,9 +16,11 @@ class FolderSource:
         self.classes = list(layout.classes)
         self.labels = layout.labels
         self.shard_sizes = layout.shard_sizes
+        self.stored_bytes = 0
         digest = hashlib.blake2b(digest_size=16)
         for name, label in zip(layout.names, layout.labels.tolist()):
-            size = (root / name).stat().st_size
+            size = _size(root / name)
+            self.stored_bytes += size
             digest.update(f"{name}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
         self.fingerprint = digest.hexdigest()
 
@@ -34,6 +36,14 @@ class FolderSource:
 
     def shard(self, sample: int) -> str:
         return f"{self.root} ({virtual_shard(sample)})"
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where it cannot be seen, such as behind a dead link: it then is one bad sample."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def open_folder(root: Path) -> dict[str, FolderSource]:

@@ -36,6 +36,7 @@ class IdxSource:
         self.path, self.pixels, self.labels = path, pixels, labels
         self.classes = [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
         self.shard_sizes = virtual_shards(len(labels))
+        self.stored_bytes = pixels.nbytes
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
         digest.update(labels.tobytes() + str(pixels.shape).encode())
         self.fingerprint = digest.hexdigest()

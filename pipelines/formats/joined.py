@@ -23,6 +23,7 @@ class JoinedSource:
         self.classes = [name for source in self.sources for name in source.classes]
         check_classes(self.classes, where)
         self.shard_sizes = np.concatenate([source.shard_sizes for source in self.sources])
+        self.stored_bytes = sum(source.stored_bytes for source in self.sources)
         self._starts = [0, *np.cumsum([len(source) for source in self.sources]).tolist()]
         joined = "\n".join(source.fingerprint for source in self.sources)
         self.fingerprint = hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()

@@ -27,10 +27,11 @@ class Member:
 
 
 def _number(field: bytes) -> int:
-    """An octal number, or GNU's base-256 for what octal cannot hold."""
+    """An octal number, or GNU's base-256 for what octal cannot hold; -1 for neither."""
     if field[:1] in (b"\x80", b"\xff"):
         return int.from_bytes(field[1:], "big") - (1 << 8 * (len(field) - 1) if field[0] == 0xFF else 0)
-    return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+    digits = field.split(b"\0", 1)[0].strip() or b"0"
+    return int(digits, 8) if digits.isdigit() and max(digits) < ord("8") else -1
 
 
 def _name(header: bytes) -> bytes:
@@ -75,7 +76,9 @@ def members(file: int, length: int) -> Iterator[Member]:
         _check(header, position)
         kind, data = header[156:157], position + BLOCK
         size = _size(header, kind, pax)
-        if size < 0 or data + size > length:
+        if size < 0:
+            raise ValueError(f"the header at byte {position:,} is damaged: it has no size")
+        if data + size > length:
             raise ValueError(
                 f"it is truncated: {_name(header)!r} ends beyond the {length:,} bytes of the file"
             )

@@ -61,6 +61,7 @@ class TarSource:
         self.shard_sizes = np.array([shard.images for shard in shards], dtype=np.int64)
         self._starts = [0, *np.cumsum(self.shard_sizes).tolist()]
         self.fingerprint = fingerprint(shards)
+        self.stored_bytes = sum(shard.bytes for shard in shards)
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._lock = threading.Lock()
         self.classes = (

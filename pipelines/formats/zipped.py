@@ -25,6 +25,7 @@ class ZipSource:
         self.labels = layout.labels
         self.shard_sizes = layout.shard_sizes
         self._members = [members[name] for name in layout.names]
+        self.stored_bytes = sum(member.compress_size for member in self._members)
         self._file = -1
         self._lock = threading.Lock()
         digest = hashlib.blake2b(digest_size=16)

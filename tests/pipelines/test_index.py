@@ -1,0 +1,202 @@
+"""The promises of tar headers, indexes and manifests."""
+
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.formats.tar import TarWriter, member_bytes, members
+from pipelines.index import ShardError, index_bytes, index_path, parse_index
+from pipelines.manifest import Manifest, Shard, read_manifest, write_manifest
+from pipelines.scan import build_index
+from tests.pipelines.storage import picture, shard, tar
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300).filter(
+    lambda name: name.strip("/") == name
+)
+
+
+def scanned(data: bytes, path) -> list[tuple[bytes, bytes]]:
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        return [(m.name, data[m.offset : m.offset + m.size]) for m in members(file.fileno(), len(data))]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_read_from_every_tar_format(tmp_path, form):
+    names = ["a.jpg", "d/" * 30 + "b.jpg", "x" * 90 + "/" + "y" * 60 + ".png"]
+    names += [] if form == tarfile.USTAR_FORMAT else ["z" * 200 + ".jpg", "größe/é.webp"]
+    content = [(name, bytes([i]) * (i * 511)) for i, name in enumerate(names)]
+    tar(tmp_path / "a.tar", content, form=form)
+    found = scanned((tmp_path / "a.tar").read_bytes(), tmp_path / "b.tar")
+    assert found == [(name.encode(), data) for name, data in content]
+
+
+@given(content=st.lists(st.tuples(NAMES, st.binary(max_size=2000)), max_size=6))
+@settings(deadline=None, max_examples=50)
+def test_what_we_write_python_and_we_read_back(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("tar") / "a.tar"
+    file = io.BytesIO()
+    writer = TarWriter(file)
+    for name, data in content:
+        before = writer.position
+        offset = writer.add(name, data)
+        assert writer.position - before == member_bytes(name, len(data))
+        assert file.getvalue()[offset : offset + len(data)] == data
+    writer.close()
+    assert scanned(file.getvalue(), path) == [(name.encode(), data) for name, data in content]
+    with tarfile.open(path) as plain:
+        assert [plain.extractfile(member).read() for member in plain] == [data for _, data in content]
+
+
+def test_links_devices_and_folders_are_stepped_over(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo("evil.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            file.addfile(info)
+        info = tarfile.TarInfo("good.jpg")
+        info.size = 3
+        file.addfile(info, io.BytesIO(b"abc"))
+    assert scanned((tmp_path / "a.tar").read_bytes(), tmp_path / "b.tar") == [(b"good.jpg", b"abc")]
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=150)
+def test_damaged_headers_are_an_error_or_harmless_but_never_a_crash(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("tar")
+    content = bytearray(tar(root / "a.tar", [("k" * 150 + ".jpg", b"x" * 700), ("b.cls", b"1")]).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (root / "b.tar").write_bytes(content)
+    try:
+        index = build_index(root / "b.tar")
+    except ShardError as error:
+        assert "b.tar" in str(error)
+    else:
+        assert (index.offsets + index.sizes <= len(content)).all()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 512, 900, 3000, 4096])
+def test_a_truncated_tar_is_an_error_that_names_it(tmp_path, keep):
+    path = shard(tmp_path / "cut.tar")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ShardError, match=r"cut\.tar: it is truncated"):
+        build_index(path)
+
+
+def test_a_file_that_is_no_tar_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "no.tar").write_bytes(b"hello" * 1000)
+    with pytest.raises(ShardError, match=r"no\.tar: .*not a tar"):
+        build_index(tmp_path / "no.tar")
+
+
+def test_an_extended_header_that_claims_too_much_is_refused(tmp_path):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 24
+    path = tmp_path / "big.tar"
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(path, 1 << 25)
+    with pytest.raises(ShardError, match="too many"):
+        build_index(path)
+
+
+def test_an_index_finds_images_labels_and_keys(tmp_path):
+    content = [
+        ("d/1.cls", b"4\n"), ("d/1.jpg", b"one"), ("d/1.txt", b"?"),
+        ("d/2.PNG", b"two"), ("d/2.json", b'{"label": 7, "w": 1}'),
+        ("3.seg.png", b"mask"), ("3.jpeg", b"three"), ("3.json", b'{"caption": "x"}'),
+        ("4.webp", b"four"), ("4.pyd", b"\x80\x04."),
+        ("5.txt", b"no image"), (".hidden.jpg", b"no"), ("noextension", b"no"),
+        ("6.left.jpg", b"six"), ("6.json", b"5"),
+    ]  # fmt: skip
+    path = tar(tmp_path / "a.tar", content)
+    index, data = build_index(path), path.read_bytes()
+    images = [data[o : o + s] for o, s in zip(index.offsets.tolist(), index.sizes.tolist())]
+    assert images == [b"one", b"two", b"three", b"four", b"six"]
+    assert index.labels.tolist() == [4, 7, -1, -1, 5]
+    assert [index.key(i) for i in range(len(index))] == ["d/1", "d/2", "3", "4", "6"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.cls", b"cat"), ("a.cls", b"1.5"), ("a.cls", b"-2"), ("a.json", b'{"label": true}'), ("a.json", b"{"),
+     ("a.json", b'{"label": "cat"}'), ("a.json", b"[" * 100_000), ("a.cls", b"9" * 5000)],
+)  # fmt: skip
+def test_a_label_that_is_no_number_is_an_error_that_names_shard_and_member(tmp_path, name, data):
+    path = tar(tmp_path / "l.tar", [("a.jpg", b"x"), (name, data)])
+    with pytest.raises(ShardError, match=rf"l\.tar: the label in b'{name}' is not a whole number"):
+        build_index(path)
+
+
+def test_an_index_survives_the_way_through_its_file(tmp_path):
+    index = build_index(shard(tmp_path / "a.tar"))
+    again = parse_index(index_bytes(index))
+    assert index_bytes(again) == index_bytes(index)
+    assert [again.key(i) for i in range(4)] == ["0000", "0001", "0002", "0003"]
+    assert (again.checksum, again.quick, again.tar_bytes) == (index.checksum, index.quick, index.tar_bytes)
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=150)
+def test_a_damaged_index_is_an_error_or_stays_inside_its_tar(tmp_path_factory, data):
+    content = bytearray(index_bytes(build_index(shard(tmp_path_factory.mktemp("index") / "a.tar"))))
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    try:
+        index = parse_index(bytes(content[:cut]))
+    except ValueError:
+        return
+    assert (index.offsets >= 0).all() and (index.offsets + index.sizes <= index.tar_bytes).all()
+    assert all(isinstance(index.key(i), str) for i in range(len(index)))
+
+
+def test_the_index_lies_beside_its_tar(tmp_path):
+    assert index_path(tmp_path / "a.tar") == tmp_path / "a.tar.index.safetensors"
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        ("cat", "dög"), (Shard("a.tar", 3, 5120, "blake2b:1"), Shard("b.tar", 2, 1024, "scan:2")), "p"
+    )
+
+
+def test_a_manifest_survives_the_way_through_its_file(tmp_path):
+    write_manifest(tmp_path, manifest())
+    assert read_manifest(tmp_path) == manifest()
+    assert manifest().images == 5
+    assert read_manifest(tmp_path / "nowhere") is None
+
+
+def test_the_fingerprint_changes_with_names_counts_and_checksums():
+    rows = [("a.tar", 3, "x"), ("c.tar", 3, "x"), ("a.tar", 4, "x"), ("a.tar", 3, "y")]
+    prints = {
+        Manifest((), (Shard(name, images, 9, checksum),)).fingerprint for name, images, checksum in rows
+    }
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"a.tar"', '"../a.tar"'), ('"images": 3', '"images": -3'), ('"images": 2', '"images": true'),
+     ("{", "["),
+     ('"raymask-dataset-1"', '"other"'), ("blake2b:1", "blake2b:9"), ('"shards"', '"chards"')],
+)  # fmt: skip
+def test_a_damaged_manifest_is_one_sentence(tmp_path, old, new):
+    write_manifest(tmp_path, manifest())
+    path = tmp_path / "dataset.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"dataset\.json is damaged .*pack the data set again"):
+        read_manifest(tmp_path)
+
+
+def test_indexes_of_equal_tars_have_equal_bytes(tmp_path):
+    (tmp_path / "x").mkdir()
+    one, two = build_index(shard(tmp_path / "a.tar")), build_index(shard(tmp_path / "x" / "a.tar"))
+    assert index_bytes(one) == index_bytes(two)
+    assert np.array_equal(one.offsets, two.offsets)
+    assert len(picture(0)) == one.sizes[0]
