@@ -40,9 +40,21 @@ class Targets(NamedTuple):
     mean_entropy: Float[Tensor, ""]
 
 
+class Prototypes(NamedTuple):
+    """A weight-normalised layer: row k is gain_k * direction_k / |direction_k|."""
+
+    direction: Float[Tensor, "k d"]
+    gain: Float[Tensor, "k 1"]
+
+    @classmethod
+    def of(cls, weight: "Prototypes | Float[Tensor, 'k d']") -> "Prototypes":
+        """Any weight as such a layer: its rows' own lengths are the gains."""
+        return weight if isinstance(weight, Prototypes) else cls(weight, weight.norm(dim=1, keepdim=True))
+
+
 def cross_view_loss(
     student: Float[Tensor, "v b d"],
-    weight: Float[Tensor, "k d"],
+    weight: Prototypes | Float[Tensor, "k d"],
     targets: Float[Tensor, "g b k"],
     *,
     temperature: float,
@@ -50,7 +62,7 @@ def cross_view_loss(
     """DINO's cross-entropies (eq. 3, arXiv:2104.14294) of teacher views with student views, over images.
 
     The loss is the mean of the entries off the diagonal (`mean_over_pairs`): teacher view a and student view
-    a are one crop. `student` holds bottleneck rows and `weight` the prototypes.
+    a are one crop. `student` holds bottleneck rows.
     """
     with torch.autocast(student.device.type, enabled=False):
         views, images, width = student.shape
@@ -75,28 +87,34 @@ def mean_over_pairs(terms: Float[Tensor, "g v"]) -> Float[Tensor, ""]:
 @torch.no_grad()
 def teacher_targets(
     rows: Float[Tensor, "t d"],
-    weight: Float[Tensor, "k d"],
+    weight: Prototypes | Float[Tensor, "k d"],
     center: Float[Tensor, " k"],
     *,
     temperature: float,
 ) -> Targets:
-    """softmax((z - center) / temperature) for z = rows . weight, and what center and monitors need."""
-    logits = rows @ weight.T
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    logit_sum = torch.zeros_like(center, dtype=wide)
-    mean = torch.zeros_like(logit_sum)
-    entropies = []
-    # In place, a few rows at a time: what starts as logits ends as probabilities.
-    for part in logits.split(_share(logits.device, logits.shape[1])):
-        block = part.to(wide)
-        logit_sum += block.sum(0)
-        log_q = ((block - center) / temperature).log_softmax(-1)
-        q = log_q.exp()
-        entropies.append(-(q * log_q).sum(-1))
-        mean += q.sum(0)
-        part.copy_(q)
-    mean /= len(rows)
-    return Targets(logits, logit_sum, torch.cat(entropies), -torch.xlogy(mean, mean).sum())
+    """softmax((z - center) / temperature) of the logits z, and what center and monitors need.
+
+    Under autocast the product runs in its dtype, and so are the probabilities kept; else in that of the rows.
+    """
+    kind = rows.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+    with torch.autocast(kind, enabled=False):
+        logits = _logits(rows.to(dtype), Prototypes.of(weight))
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        logit_sum = torch.zeros_like(center, dtype=wide)
+        mean = torch.zeros_like(logit_sum)
+        entropies = []
+        # In place, a few rows at a time: what starts as logits ends as probabilities.
+        for part in logits.split(_share(logits.device, logits.shape[1])):
+            block = part.to(wide)
+            logit_sum += block.sum(0)
+            log_q = ((block - center) / temperature).log_softmax(-1)
+            q = log_q.exp()
+            entropies.append(-(q * log_q).sum(-1))
+            mean += q.sum(0)
+            part.copy_(q)
+        mean /= len(rows)
+        return Targets(logits, logit_sum, torch.cat(entropies), -torch.xlogy(mean, mean).sum())
 
 
 def moved_center(
@@ -107,62 +125,91 @@ def moved_center(
 
 
 def partition_and_expectation(
-    rows: Float[Tensor, "r d"], weight: Float[Tensor, "k d"], targets: Float[Tensor, "t k"]
+    rows: Float[Tensor, "r d"],
+    weight: Prototypes | Float[Tensor, "k d"],
+    targets: Float[Tensor, "t k"],
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:
-    """log sum_k exp(rows . weight_k), and sum_k targets_k weight_k; targets have no gradient.
+    """log sum_k exp(rows . prototype_k), and sum_k targets_k prototype_k; targets have no gradient.
 
     Matrix products run in the dtype of `targets`; sums and results are float32 (float64 for float64).
     """
-    return _PartitionAndExpectation.apply(rows, weight, targets)
+    return _PartitionAndExpectation.apply(rows, *Prototypes.of(weight), targets)
 
 
 class _PartitionAndExpectation(torch.autograd.Function):
     """Forward keeps exp(z - top) of each block, with `top` the block's own maximum of each row.
 
     Backward needs softmax = exp(z - top) * exp(top - partition): a factor a row, which the small operand of
-    each product takes, so that the blocks are read but never rewritten.
+    each product takes, so that the blocks are read but never rewritten. The normalisation of the prototypes
+    goes by blocks too: neither the effective weight nor its gradient ever exists as a whole in float32.
     """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, rows: Tensor, weight: Tensor, targets: Tensor
+        ctx: FunctionCtx, rows: Tensor, direction: Tensor, gain: Tensor, targets: Tensor
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:
         narrow, wide = targets.dtype, torch.promote_types(targets.dtype, torch.float32)
-        small, prototypes = rows.to(narrow), weight.to(narrow)
+        small = rows.to(narrow)
         expected = torch.zeros(len(targets), rows.shape[1], dtype=wide, device=rows.device)
-        masses, tops, sums = [], [], []
-        size = _share(rows.device, len(rows))
-        for part, target in zip(prototypes.split(size), targets.split(size, 1)):
-            block = (small @ part.T).to(wide)
+        size = _share(rows.device, max(rows.shape))
+        norms, weights, masses, tops, sums = [], [], [], [], []
+        for part, gains, target in zip(direction.split(size), gain.split(size), targets.split(size, 1)):
+            norm = part.norm(dim=1, keepdim=True)
+            weight = (part * (gains / norm)).to(narrow)
+            block = (small @ weight.T).to(wide)
             top = block.amax(1)
             block.sub_(top[:, None]).exp_()
+            expected += target @ weight
+            norms.append(norm)
+            weights.append(weight)
+            masses.append(block.to(narrow))
             tops.append(top)
             sums.append(block.sum(1))
-            masses.append(block.to(narrow))
-            expected += target @ part
         top = torch.stack(tops)
         partition = (top + torch.stack(sums).log()).logsumexp(0)
-        ctx.save_for_backward(small, prototypes, targets, torch.exp(top - partition), *masses)
-        ctx.dtypes = rows.dtype, weight.dtype
+        factors = torch.exp(top - partition)
+        ctx.save_for_backward(rows, direction, gain, targets, torch.cat(norms), factors, *weights, *masses)
         return partition, expected
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: FunctionCtx, by_partition: Float[Tensor, " r"], by_expected: Float[Tensor, "t d"]
-    ) -> tuple[Tensor, Tensor, None]:
-        rows, weight, targets, factors, *masses = ctx.saved_tensors
-        factors = factors * by_partition
-        by_expected = by_expected.to(targets.dtype)
+    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        rows, direction, gain, targets, norms, factors, *blocks = ctx.saved_tensors
+        weights, masses = blocks[: len(factors)], blocks[len(factors) :]
+        size, narrow = len(weights[0]), targets.dtype
+        factors, by_expected, small = factors * by_partition, by_expected.to(narrow), rows.to(narrow)
         by_rows = torch.zeros(rows.shape, dtype=factors.dtype, device=rows.device)
-        by_weight = torch.empty(weight.shape, dtype=ctx.dtypes[1], device=weight.device)
-        size = masses[0].shape[1]
-        blocks = zip(weight.split(size), targets.split(size, 1), by_weight.split(size), masses, factors)
-        for part, target, result, mass, factor in blocks:
-            by_rows += (mass @ part) * factor[:, None]
-            scaled = (rows * factor[:, None]).to(rows.dtype)
-            result.copy_(torch.addmm(target.T @ by_expected, mass.T, scaled))
-        return by_rows.to(ctx.dtypes[0]), by_weight, None
+        by_direction = torch.empty_like(direction)
+        by_gain = torch.empty_like(gain) if ctx.needs_input_grad[2] else None
+        parts = (t.split(size) for t in (direction, gain, norms, by_direction))
+        for number, (part, gains, norm, result) in enumerate(zip(*parts)):
+            mass, factor, place = (
+                masses[number],
+                factors[number, :, None],
+                slice(number * size, (number + 1) * size),
+            )
+            by_rows += (mass @ weights[number]) * factor
+            scaled = (small * factor).to(narrow)
+            by_weight = torch.addmm(targets[:, place].T @ by_expected, mass.T, scaled).to(part.dtype)
+            along = (by_weight * part).sum(1, keepdim=True) / norm
+            # Only what turns the direction counts: its length is normalised away.
+            torch.mul(by_weight.sub_(part * (along / norm)), gains / norm, out=result)
+            if by_gain is not None:
+                by_gain[place] = along
+        return by_rows.to(rows.dtype), by_direction, by_gain, None
+
+
+def _logits(rows: Float[Tensor, "t d"], prototypes: Prototypes) -> Float[Tensor, "t k"]:
+    """Scores of all prototypes, in the dtype of the rows, the prototypes normalised block by block."""
+    logits = rows.new_empty(len(rows), len(prototypes.direction))
+    size = _share(rows.device, max(rows.shape))
+    parts = (t.split(size) for t in prototypes)
+    for direction, gain, block in zip(*parts, logits.split(size, 1)):
+        weight = direction * (gain / direction.norm(dim=1, keepdim=True))
+        block.copy_(rows @ weight.to(rows.dtype).T)
+    return logits
 
 
 def _share(device: torch.device, width: int) -> int:

@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 
 from raymask import losses
-from raymask.losses import cross_view_loss, mean_over_pairs, partition_and_expectation, teacher_targets
+from raymask.losses import (
+    Prototypes,
+    cross_view_loss,
+    mean_over_pairs,
+    partition_and_expectation,
+    teacher_targets,
+)
 
 VIEWS, IMAGES, WIDTH, PROTOTYPES = 5, 3, 6, 37
 
@@ -43,6 +49,21 @@ def test_the_fused_loss_and_its_gradients_are_those_of_the_formula():
     assert abs(fused.item() - plain.item()) < 1e-12
     for got, expected in zip(
         torch.autograd.grad(fused, (student, weight)), torch.autograd.grad(plain, (student, weight))
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("block")
+def test_the_normalisation_of_the_prototypes_is_part_of_the_gradient():
+    student, direction, targets = example()
+    direction = (3 * direction).detach().requires_grad_()
+    gain = torch.linspace(0.5, 2, PROTOTYPES, dtype=torch.float64)[:, None].requires_grad_()
+    fused = cross_view_loss(student, Prototypes(direction, gain), targets, temperature=0.1)
+    weight = direction * (gain / direction.norm(dim=1, keepdim=True))
+    plain = by_pairs(student, weight, targets, 0.1)
+    leaves = (student, direction, gain)
+    for got, expected in zip(
+        torch.autograd.grad(mean_over_pairs(fused), leaves), torch.autograd.grad(plain, leaves)
     ):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
