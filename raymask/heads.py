@@ -26,6 +26,7 @@ class Head(Settings):
     out_dim: PositiveInt = 65536
     batch_norm: bool = False
     norm_last_layer: bool = True
+    patch_dim: PositiveInt | None = None  # prototypes of a last layer for patches; None shares that of [CLS]
 
     def build(self, dim: int, *, seed: int, teacher: bool = False) -> "DinoHead":
         """A head for tokens of width `dim`; a teacher's gains are always frozen.
@@ -70,6 +71,10 @@ class DinoHead(nn.Module):
                 layers += [nn.BatchNorm1d(outside)] * shape.batch_norm + [nn.GELU()]
         self.mlp = nn.Sequential(*layers)
         self.last_layer = PrototypeLayer(shape.bottleneck_dim, shape.out_dim, frozen_gain=frozen_gain)
+        if shape.patch_dim is not None:
+            self.last_layer_patches = PrototypeLayer(
+                shape.bottleneck_dim, shape.patch_dim, frozen_gain=frozen_gain
+            )
 
     def bottleneck(self, tokens: Float[Tensor, "r d"]) -> Float[Tensor, "r w"]:
         """Unit rows: what the prototypes are compared with."""
@@ -78,6 +83,10 @@ class DinoHead(nn.Module):
     def weight(self) -> Float[Tensor, "k w"]:
         """The effective weight of the last layer."""
         return self.last_layer.weight()
+
+    def patch_weight(self) -> Float[Tensor, "k w"]:
+        """The effective weight of the last layer that patches meet: their own, or the shared one."""
+        return getattr(self, "last_layer_patches", self.last_layer).weight()
 
     def forward(self, tokens: Float[Tensor, "r d"]) -> Float[Tensor, "r k"]:
         """Scores of every prototype."""

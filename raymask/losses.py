@@ -76,6 +76,23 @@ def cross_view_loss(
         return (mass @ partition.T - agreement) / images
 
 
+def patch_loss(
+    student: Float[Tensor, "r d"],
+    weight: Float[Tensor, "k d"],
+    targets: Float[Tensor, "r k"],
+    weights: Float[Tensor, " r"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """iBOT's cross-entropy of student rows with targets of the same patches (eq. 2, arXiv:2111.07832)."""
+    with torch.autocast(student.device.type, enabled=False):
+        rows = student.to(torch.promote_types(student.dtype, torch.float32)) / temperature
+        partition, expected = partition_and_expectation(rows, weight, targets)
+        mass = targets.sum(-1, dtype=partition.dtype)
+        terms = mass * partition - (expected * rows).sum(-1)
+        return (terms * weights.to(terms.dtype)).sum()
+
+
 def mean_over_pairs(terms: Float[Tensor, "g v"]) -> Float[Tensor, ""]:
     """The mean over pairs of different crops."""
     pairs = terms.numel() - terms.diagonal().numel()

@@ -27,9 +27,14 @@ def backbone_to_official(state: State) -> State:
     return {"masked_embed" if k == "mask_token" else k.removeprefix("vit."): v for k, v in state.items()}
 
 
+def _for_patches(name: str) -> str:
+    return name.replace("last_layer.", "last_layer_patches.")
+
+
 def head_from_official(state: State) -> State:
     """The names of `DinoHead` for the tensors of an official head."""
     renamed = dict.fromkeys(_GAIN, "last_layer.gain") | dict.fromkeys(_DIRECTION, "last_layer.direction")
+    renamed |= {k.replace("layer.", "layer2."): _for_patches(v) for k, v in renamed.items()}
     # a head of one layer is a bare linear layer there
     return {renamed.get(k, re.sub(r"^mlp\.(weight|bias)$", r"mlp.0.\1", k)): v for k, v in state.items()}
 
@@ -37,6 +42,7 @@ def head_from_official(state: State) -> State:
 def head_to_official(state: State) -> State:
     """The official names for the tensors of a `DinoHead`."""
     renamed = {"last_layer.gain": _GAIN[0], "last_layer.direction": _DIRECTION[0]}
+    renamed |= {_for_patches(k): v.replace("layer.", "layer2.") for k, v in renamed.items()}
     bare = not any(re.match(r"mlp\.[1-9]", k) for k in state)
     return {renamed.get(k, k.replace("mlp.0.", "mlp.") if bare else k): v for k, v in state.items()}
 

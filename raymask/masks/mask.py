@@ -56,6 +56,7 @@ class Mask(Settings):
     spread: the ratio is drawn uniformly from ratio - spread .. ratio + spread
     per: the spread ratio is drawn once for the whole batch (AttMask's code), or for each image and view (iBOT)
     probability: share of the rows (an image in a view) that are masked at all
+    start: share of the training, in whole epochs, before which nothing is masked (iBOT's start epoch)
     """
 
     strategy: AnyStrategy = RandomStrategy()
@@ -65,6 +66,7 @@ class Mask(Settings):
     spread: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     per: Literal["batch", "image"] = "batch"
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _leaves_something(self) -> "Mask":
@@ -134,7 +136,7 @@ class Mask(Settings):
         scores: Float[Tensor, "v b n"] | None = None,
         purpose: str = "mask",
     ) -> Masks:
-        """Independent masks of these views, a pure function of (seed, purpose, epoch, sample, view) and of `scores`.
+        """Independent masks of these views, a function of (seed, purpose, epoch, sample, view) and `scores`.
 
         views: numbers of the crops among all of the image's, which key the draws; all of `grid` patches
         scores: what the guide attends to, by view
@@ -165,6 +167,8 @@ class Mask(Settings):
 
     def _ratio(self, draw: float, progress: Progress) -> float:
         """The ratio for a uniform draw."""
+        if progress.epoch < round(self.start * progress.epochs):
+            return 0.0
         return self.ratio(progress) + self.spread * (2 * draw - 1)
 
     def _ratios(
@@ -179,7 +183,7 @@ class Mask(Settings):
         purpose: str,
     ) -> Float[Tensor, " b"]:
         """The ratio of each row."""
-        if self.per == "batch" or not self.spread:
+        if self.per == "batch" or not self.spread or not shared:
             return torch.full(samples.shape, shared, dtype=torch.float64, device=samples.device)
         draws = uniforms(rng.per_sample(f"{purpose}_ratio", epochs, samples, view), 1)[:, 0]
         return self.ratio(progress) + self.spread * (2 * draws - 1)

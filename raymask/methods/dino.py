@@ -7,7 +7,7 @@ spread out.
 
 from copy import deepcopy
 from math import log
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,23 +16,25 @@ from torch import Tensor
 
 from pipelines.batch import Batch
 from pipelines.settings import Settings
+from raymask.center import Center
 from raymask.ema import ema_
 from raymask.heads import Head
-from raymask.losses import Targets, cross_view_loss, mean_over_pairs, moved_center, teacher_targets
+from raymask.losses import Targets, cross_view_loss, mean_over_pairs, teacher_targets
 from raymask.masks import Mask, Masks
 from raymask.methods.method import Method, Network
+from raymask.methods.patch import Hidden, Patch, hidden_patches
 from raymask.methods.views import draw_masks, drop_path_draws, look, mask_report, numbered
 from raymask.progress import Progress
 from raymask.schedules import Cosine, Fraction, Ramp, Schedule
 from raymask.streams import Rng
 from raymask.vit import Backbone
-from raymask.world import sum_across
 
-# b: images   v: crops   g: global crops   k: prototypes   w: width of the bottleneck
+# b: images   v: crops   g, v2: global crops   n: patches   d: width of a token
+# r: rows of the head   k: prototypes   w: width of the bottleneck
 
 
 class Dino(Settings):
-    """DINO's objective; defaults are the official code's."""
+    """DINO's objective; defaults are the official code's. With `patch`, iBOT's (arXiv:2111.07832)."""
 
     kind: Literal["dino"] = "dino"
     head: Head = Head()
@@ -40,17 +42,23 @@ class Dino(Settings):
     teacher_temperature: Schedule = Ramp(start=0.04, end=0.04)
     momentum: Schedule = Cosine(start=0.996, end=1.0)
     center_momentum: Fraction = 0.9
+    patch: Patch | None = None
+
+
+class Taught(NamedTuple):
+    """What the teacher gives: targets for [CLS], its patch tokens, what its [CLS] attends to if asked."""
+
+    targets: Targets
+    patches: Float[Tensor, "v b n d"]
+    attention: Float[Tensor, "v b n"] | None
 
 
 class DinoMethod(Method):
-    """Student, teacher, center, and the cross-view loss between them."""
-
-    center: Float[Tensor, " k"]
-    logit_sum: Float[Tensor, " k"]
-    logit_count: Float[Tensor, ""]
+    """Student, teacher, center, and the cross-view loss between them; iBOT's patch loss where asked for."""
 
     def __init__(self, settings: Dino, backbone: Backbone, mask: Mask, *, seed: int) -> None:
         super().__init__()
+        _check_patch(settings, mask)
         self.settings, self.mask = settings, mask
         token = mask.kind == "token" and mask.views != "none"
         body = backbone.build(seed=seed, mask_token=token)
@@ -58,11 +66,9 @@ class DinoMethod(Method):
         self.teacher = deepcopy(self.student).requires_grad_(False)
         if mask.views != "student_and_teacher":
             self.teacher.backbone.mask_token = None  # the student's alone
-        prototypes = settings.head.out_dim
-        self.register_buffer("center", torch.zeros(prototypes))
-        # What the chunks of one step add up, until `update_teacher`; empty whenever a checkpoint is written.
-        self.register_buffer("logit_sum", torch.zeros(prototypes), persistent=False)
-        self.register_buffer("logit_count", torch.zeros(()), persistent=False)
+        self.center = Center(settings.head.out_dim, momentum=settings.center_momentum)
+        prototypes = settings.head.patch_dim or settings.head.out_dim
+        self.patch = settings.patch.build(prototypes) if settings.patch else None
 
     def train(self, mode: bool = True) -> "DinoMethod":
         """The teacher's backbone never trains; its head does, because batch norm must see its batch there."""
@@ -71,63 +77,114 @@ class DinoMethod(Method):
         return self
 
     def forward(self, batch: Batch, progress: Progress, rng: Rng) -> dict[str, Tensor]:
-        """The cross-view loss, its halves by student crop, and monitors of collapse."""
-        masks = draw_masks(self.mask, batch, self.student.backbone, progress, rng)
-        targets = self._teach(batch, masks, progress)
-        rows = self._study(batch, masks, rng)
-        views = batch.crops["global"].shape[0]
+        """The cross-view loss, its halves by student crop, the patch loss, and monitors of collapse."""
+        guided = self.mask.is_guided
+        masks = {} if guided else draw_masks(self.mask, batch, self.student.backbone, progress, rng)
+        taught = self._teach(batch, masks, progress)
+        if guided:
+            masks = draw_masks(
+                self.mask, batch, self.student.backbone, progress, rng, scores=taught.attention
+            )
+        crops, patches = self._study(batch, masks, rng)
+        hidden = hidden_patches(masks["global"].hidden) if self.patch else None
+        rows = self._bottleneck(crops, patches, hidden)
         terms = cross_view_loss(
-            rows,
+            rows[: crops.shape[:2].numel()].unflatten(0, crops.shape[:2]),
             self.student.head.weight(),
-            targets.probabilities.unflatten(0, (views, -1)),
+            taught.targets.probabilities.unflatten(0, (len(taught.patches), -1)),
             temperature=self.settings.student_temperature,
         )
-        self.logit_sum += targets.logit_sum
-        self.logit_count += len(targets.probabilities)
         loss = mean_over_pairs(terms)
-        return {"loss": loss, **_report(terms.detach(), targets), **mask_report(masks, batch)}
+        report = _report(terms.detach(), taught.targets) | mask_report(masks, batch)
+        if hidden is not None:
+            part = self._patch_loss(rows[crops.shape[:2].numel() :], taught, hidden, progress)
+            loss, report = loss + part, report | {"loss_cls": loss.detach(), "loss_patch": part.detach()}
+        return {"loss": loss, **report}
 
     @torch.no_grad()
-    def _teach(self, batch: Batch, masks: dict[str, Masks], progress: Progress) -> Targets:
-        own = masks.get("global") if self.mask.views == "student_and_teacher" else None
-        tokens = look(self.teacher.backbone, batch.crops["global"], own, kind=self.mask.kind)
-        temperature = self.settings.teacher_temperature(progress)
-        head = self.teacher.head
-        return teacher_targets(
-            head.bottleneck(tokens[:, :, 0].flatten(0, 1)),
-            head.weight(),
-            self.center,
-            temperature=temperature,
+    def _teach(self, batch: Batch, masks: dict[str, Masks], progress: Progress) -> Taught:
+        tokens, attention = look(
+            self.teacher.backbone,
+            batch.crops["global"],
+            masks.get("global") if self.mask.views == "student_and_teacher" else None,
+            kind=self.mask.kind,
+            attention_block=self.mask.strategy.block if self.mask.is_guided else None,
         )
+        targets = teacher_targets(
+            self.teacher.head.bottleneck(tokens[:, :, 0].flatten(0, 1)),
+            self.teacher.head.weight(),
+            self.center.value,
+            temperature=self.settings.teacher_temperature(progress),
+        )
+        self.center.add(targets.logit_sum, len(targets.probabilities))
+        return Taught(targets, tokens[:, :, self.teacher.backbone.prefix :], attention)
 
-    def _study(self, batch: Batch, masks: dict[str, Masks], rng: Rng) -> Float[Tensor, "v b w"]:
-        """The student's bottleneck rows of all crops: a backbone pass a resolution, one head pass."""
-        rows, backbone = [], self.student.backbone
+    def _study(
+        self, batch: Batch, masks: dict[str, Masks], rng: Rng
+    ) -> tuple[Float[Tensor, "v b d"], Float[Tensor, "v2 b n d"]]:
+        """The student's [CLS] of all crops and its patches of the globals: a backbone pass a resolution."""
+        tokens, backbone = {}, self.student.backbone
         for group, views in numbered(batch).items():
             drop = drop_path_draws(backbone, batch, rng, views=views)
-            tokens = look(backbone, batch.crops[group], masks.get(group), kind=self.mask.kind, drop=drop)
-            rows.append(tokens[:, :, 0])
-        crops = torch.cat(rows)
-        return self.student.head.bottleneck(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+            tokens[group], _ = look(
+                backbone, batch.crops[group], masks.get(group), kind=self.mask.kind, drop=drop
+            )
+        crops = torch.cat([group[:, :, 0] for group in tokens.values()])
+        return crops, tokens["global"][:, :, backbone.prefix :]
+
+    def _bottleneck(
+        self, crops: Float[Tensor, "v b d"], patches: Float[Tensor, "v2 b n d"], hidden: Hidden | None
+    ) -> Float[Tensor, "r w"]:
+        """One pass of the student's head over every crop's [CLS] and, behind them, the hidden patches."""
+        rows = [crops.flatten(0, 1)]
+        if hidden is not None:
+            rows.append(patches.flatten(0, 2)[hidden.places])
+        return self.student.head.bottleneck(torch.cat(rows))
+
+    def _patch_loss(
+        self, rows: Float[Tensor, "r w"], taught: Taught, hidden: Hidden, progress: Progress
+    ) -> Float[Tensor, ""]:
+        assert self.patch is not None and self.settings.patch is not None
+        targets = self.patch.targets(self.teacher.head, taught.patches, hidden, progress)
+        temperature = self.settings.student_temperature
+        weight = self.student.head.patch_weight()
+        return self.settings.patch.weight * self.patch.loss(
+            rows, weight, targets, hidden, temperature=temperature
+        )
 
     @torch.no_grad()
     def update_teacher(self, progress: Progress) -> None:
-        """The teacher's moving average, and the center's over the whole batch of all ranks."""
+        """The teacher's moving average, and the centers' over the whole batch of all ranks."""
         ema_(self.teacher, self.student, self.settings.momentum(progress))
-        total = sum_across(torch.cat([self.logit_sum, self.logit_count[None]]))
-        self.center.copy_(
-            moved_center(self.center, total[:-1], total[-1], momentum=self.settings.center_momentum)
-        )
-        self.logit_sum.zero_()
-        self.logit_count.zero_()
+        self.center.move()
+        if self.patch is not None:
+            self.patch.center.move()
 
     def rates(self, progress: Progress) -> dict[str, float]:
-        """Momentum and teacher temperature."""
+        """Momentum, temperatures and guidance."""
         settings = self.settings
-        return {
+        rates = {
             "momentum": settings.momentum(progress),
             "teacher_temperature": settings.teacher_temperature(progress),
+            "guidance": self.mask.strategy.guidance(progress) if self.mask.is_guided else 0.0,
         }
+        if settings.patch is not None:
+            rates["patch_temperature"] = settings.patch.teacher_temperature(progress)
+        return rates
+
+
+def _check_patch(settings: Dino, mask: Mask) -> None:
+    """Raises ValueError where a patch objective has nothing to predict, or an own last layer nothing to do."""
+    if settings.patch is None and settings.head.patch_dim is not None:
+        raise ValueError(
+            "method.head.patch_dim is for the patch objective: set method.patch or leave it out"
+        )
+    if settings.patch is not None and (mask.views != "student_globals" or mask.kind == "drop"):
+        raise ValueError(
+            "method.patch predicts the hidden patches of the student's global crops, but "
+            f"mask.views={mask.views} and mask.kind={mask.kind}: "
+            "choose mask.views=student_globals and mask.kind=token"
+        )
 
 
 @torch.no_grad()
@@ -147,5 +204,4 @@ def _report(terms: Float[Tensor, "g v"], targets: Targets) -> dict[str, Tensor]:
         "teacher_entropy": targets.entropy.mean(),
         "teacher_spread": targets.mean_entropy,
         "below_uniform": uniform - mean_over_pairs(terms),
-        "guidance": torch.zeros_like(targets.mean_entropy),
     }

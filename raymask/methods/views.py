@@ -16,7 +16,8 @@ from raymask.masks import Mask, Masks, hide_pixels
 from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 
-# v: crops of a group   b: images   n: patches   t: tokens   d: width of a token   p: height in pixels   q: width in pixels
+# v: crops of a group   b: images   n: patches   t: tokens   d: width of a token
+# p: height in pixels   q: width in pixels
 
 MASKED_GROUPS = {
     "none": (),
@@ -79,21 +80,33 @@ def look(
     *,
     kind: str,
     drop: Tensor | None = None,
-) -> Float[Tensor, "v b t d"]:
-    """The tokens of all crops of a group in one pass, with the hidden patches hidden as `kind` says."""
+    attention_block: int | None = None,
+) -> tuple[Float[Tensor, "v b t d"], Float[Tensor, "v b n"] | None]:
+    """The tokens of all crops of a group in one pass, with the hidden patches hidden as `kind` says.
+
+    With `attention_block`, also what [CLS] attends to there among the patches.
+    """
     views, images = crops.shape[:2]
     pixels = crops.flatten(0, 1)
-    hidden = None if masks is None else masks.hidden.flatten(0, 1)
-    if hidden is None:
-        tokens, _ = backbone(pixels, drop=drop)
-    elif kind == "token":
-        tokens, _ = backbone(pixels, hidden=hidden, drop=drop)
-    elif kind == "drop":
-        tokens, _ = backbone(pixels, visible=masks.visible().flatten(0, 1), drop=drop)
-    else:
+    hidden = visible = None
+    if masks is not None and kind == "token":
+        hidden = masks.hidden.flatten(0, 1)
+    elif masks is not None and kind == "drop":
+        visible = masks.visible().flatten(0, 1)
+    elif masks is not None:
         assert kind == "pixel", kind
-        tokens, _ = backbone(hide_pixels(pixels, hidden, backbone.patch_size), drop=drop)
-    return tokens.unflatten(0, (views, images))
+        pixels = hide_pixels(pixels, masks.hidden.flatten(0, 1), backbone.patch_size)
+    tokens, extras = backbone(
+        pixels,
+        hidden=hidden,
+        visible=visible,
+        drop=drop,
+        attention=attention_block is not None,
+        attention_block=-1 if attention_block is None else attention_block,
+    )
+    attention = extras.get("attention")
+    shape = (views, images)
+    return tokens.unflatten(0, shape), None if attention is None else attention.unflatten(0, shape)
 
 
 def mask_report(masks: dict[str, Masks], batch: Batch) -> dict[str, Tensor]:

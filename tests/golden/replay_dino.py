@@ -1,13 +1,11 @@
-"""Replays of DINO: loss, schedules, parameter groups, and training with and without given masks."""
-
-from typing import Any
+"""Replays of DINO: loss, schedules, parameter groups, training."""
 
 import torch
 from torch import Tensor
 
 from raymask.heads import Head
 from raymask.losses import cross_view_loss, mean_over_pairs, moved_center, teacher_targets
-from raymask.masks import Mask, Masks, mask_signature
+from raymask.masks import Mask
 from raymask.methods.method import Network
 from raymask.optim import Optim, group
 from raymask.progress import Progress
@@ -22,11 +20,11 @@ def replay_loss(case: Case) -> list[Deviation]:
     """Consecutive calls: value, gradient on the logits, center. Logits are rows of an identity layer."""
     hyper = case.meta["hyper"]
     center, eye = case["center_initial"][0], torch.eye(hyper["out_dim"], dtype=torch.float64)
-    temperature = _ramp(hyper, hyper["nepochs"])
+    temperature = temperature_ramp(hyper, hyper["nepochs"])
     found = [
         compare(
             "teacher temperature",
-            _over_epochs(temperature, hyper["nepochs"]),
+            over_epochs(temperature, hyper["nepochs"]),
             case["teacher_temp_schedule"],
             1e-15,
         )
@@ -71,12 +69,12 @@ def replay_schedules(case: Case) -> list[Deviation]:
         compare(name, torch.tensor([schedule(p) for p in moments], dtype=torch.float64), case[name], 1e-15)
         for name, schedule in schedules.items()
     ]
-    temperature = _over_epochs(_ramp(hyper, epochs), epochs)
+    temperature = over_epochs(temperature_ramp(hyper, epochs), epochs)
     return [*found, compare("teacher temperature", temperature, case["teacher_temp_per_epoch"], 1e-15)]
 
 
 @replays("dino/param_groups")
-def replay_param_groups(case: Case) -> list[Deviation]:
+def replay_paramofficial_groups(case: Case) -> list[Deviation]:
     """Which group each parameter falls into, by name: the deviation counts wrong ones."""
     found = []
     for flags, expected in case.meta["cases"].items():
@@ -90,7 +88,7 @@ def replay_param_groups(case: Case) -> list[Deviation]:
         )
         blocks = {name.split(".")[2] for name in expected if name.startswith("backbone.blocks.")}
         body = Backbone(dim=48, heads=3, depth=len(blocks)).build(seed=0)
-        wrong = _groups(Network(body, head.build(48, seed=0))).items() ^ expected.items()
+        wrong = official_groups(Network(body, head.build(48, seed=0))).items() ^ expected.items()
         found.append(Deviation(flags, float(len(wrong)), 0.0))
     return found
 
@@ -108,39 +106,8 @@ def replay_train(case: Case) -> list[Deviation]:
     ]
 
 
-@replays("attmask/train")
-def replay_masked_train(case: Case) -> list[Deviation]:
-    """Every step of a training run with the recorded masks on the student's globals, [CLS] loss only.
-
-    The center of the patch objective is not compared: without that objective (lambda2 = 0) there is none.
-    """
-    hyper = case.meta["hyper"]
-    assert hyper["lambda2"] == 0 and hyper["lambda1"] == 1, "the patch objective has its own replay"
-    mask = Given(views="student_globals", kind="token")
-    method = dino_method(case, mask)
-    done = run(case, method, before_step=lambda step: mask.show(case[f"mask/step{step}"].flatten(2).bool()))
-    losses = torch.stack([d.report["loss"] for d in done])
-    return [
-        compare("loss", losses, case["loss_cls_patch"][:, 0], TOLERANCE),
-        *compare_steps(case, method, done),
-    ]
-
-
-class Given(Mask):
-    """A mask policy that hides what it was shown."""
-
-    _hidden: Tensor
-
-    def show(self, hidden: Tensor) -> None:
-        """The masks of the next draws, [views, batch, patches]."""
-        self._hidden = hidden
-
-    def draw(self, epochs: Tensor, samples: Tensor, **_: Any) -> Masks:
-        rows = torch.stack([mask_signature(h, epochs, samples, view) for view, h in enumerate(self._hidden)])
-        return Masks(self._hidden, int(self._hidden[0, 0].sum()), rows.sum())
-
-
-def _ramp(hyper: dict, epochs: int) -> Ramp:
+def temperature_ramp(hyper: dict, epochs: int) -> Ramp:
+    """DINO's teacher temperature."""
     return Ramp(
         start=hyper["warmup_teacher_temp"],
         end=hyper["teacher_temp"],
@@ -148,13 +115,14 @@ def _ramp(hyper: dict, epochs: int) -> Ramp:
     )
 
 
-def _over_epochs(schedule: Ramp, epochs: int) -> Tensor:
+def over_epochs(schedule: Ramp, epochs: int) -> Tensor:
+    """The schedule's value in each epoch."""
     return torch.tensor(
         [schedule(Progress(e, epochs, steps_per_epoch=1)) for e in range(epochs)], dtype=torch.float64
     )
 
 
-def _groups(network: Network) -> dict[str, str]:
+def official_groups(network: Network) -> dict[str, str]:
     """The official name of each parameter, and the official name of its group."""
     names = {id(parameter): name for name, parameter in official_parameters(network).items()}
     found = dict.fromkeys(names.values(), "not_optimised")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.batch import Batch
+from raymask.center import Center
 from raymask.heads import Head
 from raymask.masks import Mask
 from raymask.methods.dino import Dino, DinoMethod
-from raymask.methods.method import Method
+from raymask.methods.patch import Patch
 from raymask.official import (
     backbone_from_official,
     backbone_to_official,
@@ -51,6 +52,7 @@ def head_settings(case: Case) -> Head:
         hidden_dim=hyper["hidden"],
         bottleneck_dim=hyper["bottleneck"],
         out_dim=hyper["out_dim"],
+        patch_dim=hyper["patch_out_dim"] if hyper.get("lambda2") and not hyper["shared_head"] else None,
         norm_last_layer=hyper["norm_last_layer"],
     )
 
@@ -68,11 +70,25 @@ def optim_settings(case: Case) -> Optim:
     )
 
 
+def patch_settings(case: Case) -> Patch | None:
+    """The patch objective of such a case, if it counts."""
+    hyper = case.meta["hyper"]
+    if not hyper.get("lambda2"):
+        return None
+    temperature = Ramp(
+        start=hyper["warmup_teacher_patch_temp"],
+        end=hyper["teacher_patch_temp"],
+        warmup=hyper["warmup_teacher_temp_epochs"] / hyper["epochs"],
+    )
+    return Patch(weight=hyper["lambda2"], teacher_temperature=temperature)
+
+
 def dino_settings(case: Case) -> Dino:
-    """The objective of such a case, [CLS] only."""
+    """The objective of such a case."""
     hyper = case.meta["hyper"]
     return Dino(
         head=head_settings(case),
+        patch=patch_settings(case),
         teacher_temperature=Ramp(
             start=hyper["warmup_teacher_temp"],
             end=hyper["teacher_temp"],
@@ -129,7 +145,7 @@ def recorded_batch(case: Case, step: int) -> Batch:
 
 
 def run(
-    case: Case, method: Method, *, before_step: Callable[[int], None] = lambda step: None
+    case: Case, method: DinoMethod, *, before_step: Callable[[int], None] = lambda step: None
 ) -> list[SimpleNamespace]:
     """Trains `method` through all recorded steps; what each reported and left, by official names."""
     hyper, optim = case.meta["hyper"], optim_settings(case)
@@ -157,19 +173,26 @@ def run(
             side: _checks(official_parameters(getattr(method, side)), case.meta[f"{side}_names"])
             for side in ("student", "teacher")
         }
-        done.append(SimpleNamespace(report=report, norms=dict(norms), center=method.center.clone(), **found))
+        found |= {name: center.value.clone() for name, center in centers(method).items()}
+        done.append(SimpleNamespace(report=report, norms=dict(norms), **found))
     return done
 
 
-def compare_steps(case: Case, method: Method, done: list[SimpleNamespace]) -> list[Deviation]:
+def centers(method: DinoMethod) -> dict[str, Center]:
+    """The method's centers by their official names."""
+    return {"center": method.center} | ({"center2": method.patch.center} if method.patch else {})
+
+
+def compare_steps(case: Case, method: DinoMethod, done: list[SimpleNamespace]) -> list[Deviation]:
     """What every case records of its steps: rates, center, parameters."""
     found = [
         compare(name, torch.tensor([d.report[key] for d in done], dtype=torch.float64), case[name], TOLERANCE)
         for name, key in (("lr", "lr"), ("wd", "wd"), ("momentum", "momentum"))
     ]
-    found.append(
-        compare("center", torch.stack([d.center for d in done]), case["center_after_step"], TOLERANCE)
-    )
+    found += [
+        compare(name, torch.stack([getattr(d, name) for d in done]), case[f"{name}_after_step"], TOLERANCE)
+        for name in centers(method)
+    ]
     for side in ("student", "teacher"):
         checks = torch.stack([getattr(d, side) for d in done])
         found.append(compare(f"{side} parameters", checks, case[f"{side}_checks"], TOLERANCE))

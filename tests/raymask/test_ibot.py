@@ -1,0 +1,135 @@
+"""iBOT and AttMask: DINO with a patch objective, masks chosen by the teacher's attention."""
+
+import pytest
+import torch
+
+from raymask.heads import Head
+from raymask.masks import Mask
+from raymask.methods.dino import Dino, DinoMethod
+from raymask.methods.patch import Patch, hidden_patches
+from raymask.progress import Progress
+from raymask.streams import Rng
+from raymask.vit import Backbone
+from tests.raymask.toy import batch, progress
+
+RNG = Rng(seed=1, step=0)
+ATTENTION = {"kind": "attention"}
+
+
+def ibot(mask: Mask | None = None, *, patch: Patch | None = None, **head) -> DinoMethod:
+    body = Backbone(image_size=32, patch_size=8, dim=24, depth=2, heads=2, drop_path=0.0)
+    settings = Dino(head=Head(hidden_dim=16, bottleneck_dim=8, out_dim=24, **head), patch=patch or Patch())
+    return DinoMethod(settings, body, mask or Mask(), seed=0).double().train()
+
+
+def test_the_patch_loss_is_the_mean_over_crops_of_the_mean_over_their_hidden_patches():
+    method = ibot(Mask(strategy={"kind": "block"}, spread=0.2, per="image", probability=0.5, ratio=0.4))
+    data = batch()
+    report = method(data, progress(), RNG)
+    masks = method.mask.draw(
+        data.epochs, data.samples, views=(0, 1), grid=(4, 4), progress=progress(), rng=RNG
+    )
+    with torch.no_grad():
+        expected = naive_patch_loss(method, data, masks.hidden)
+    assert report["loss_patch"].item() == pytest.approx(expected, abs=1e-10)
+    assert report["loss"].item() == pytest.approx(
+        (report["loss_cls"] + report["loss_patch"]).item(), abs=1e-12
+    )
+
+
+def naive_patch_loss(method, data, hidden) -> float:
+    """iBOT's formula written out, crop by crop."""
+    images = data.crops["global"].flatten(0, 1)
+    student = method.student.head(method.student.backbone(images, hidden=hidden.flatten(0, 1))[0][:, 1:])
+    teacher = method.teacher.head(method.teacher.backbone(images)[0][:, 1:])
+    targets = torch.softmax(teacher / method.settings.patch.teacher_temperature(progress()), -1)
+    terms = -(targets * torch.log_softmax(student / method.settings.student_temperature, -1)).sum(-1)
+    crops = [
+        row[mask].mean() if mask.any() else torch.zeros(()) for row, mask in zip(terms, hidden.flatten(0, 1))
+    ]
+    return torch.stack(crops).mean().item()
+
+
+def test_the_patch_center_is_the_mean_over_all_patches_hidden_or_not():
+    method, data = ibot(), batch()
+    method(data, progress(), RNG)
+    method.update_teacher(progress())
+    with torch.no_grad():
+        # the teacher moved after its forward: its patches are those of the initial weights, which are the student's
+        start = ibot()
+        logits = start.teacher.head(start.teacher.backbone(data.crops["global"].flatten(0, 1))[0][:, 1:])
+    assert torch.allclose(method.patch.center.value, 0.1 * logits.flatten(0, 1).mean(0), atol=1e-12)
+
+
+def test_chunks_add_up_to_the_whole_batch():
+    method, data = ibot(Mask(strategy=ATTENTION, spread=0.2)), batch(6)
+    whole = method(data, progress(), RNG)
+    parts = [method(part, progress(), RNG) for part in data.chunks(2)]
+    for name in ("loss_cls", "loss_patch"):
+        assert torch.stack([part[name] for part in parts]).mean().item() == pytest.approx(
+            whole[name].item(), abs=1e-12
+        )
+    assert sum(part["masks"] for part in parts) == whole["masks"]
+
+
+def test_the_teachers_attention_decides_and_guidance_is_reported():
+    high, low = (ibot(Mask(strategy=ATTENTION | {"prefer": p})) for p in ("high", "low"))
+    with torch.no_grad():
+        _, extras = high.teacher.backbone(batch().crops["global"].flatten(0, 1), attention=True)
+    best = extras["attention"].topk(4).indices
+    for method, expected in ((high, True), (low, False)):
+        shown = []
+        forward = type(method.student.backbone).forward
+        record = lambda self, images, **given: shown.append(given["hidden"]) or forward(self, images, **given)  # noqa: E731
+        method.student.backbone.forward = record.__get__(method.student.backbone)
+        method(batch(locals_=0), progress(), RNG)
+        assert shown[0].gather(1, best).all().item() is expected
+        assert method.rates(progress())["guidance"] == 1.0
+
+
+def test_separate_heads_have_prototypes_of_their_own():
+    method = ibot(patch_dim=40)
+    assert method.patch.center.value.shape == (40,)
+    method(batch(), progress(), RNG)["loss"].backward()
+    assert method.student.head.last_layer_patches.direction.grad.abs().sum() > 0
+
+
+def test_before_its_start_nothing_is_masked_and_the_patch_loss_is_zero():
+    method = ibot(Mask(start=0.5))
+    early = method(batch(), Progress(step=0, steps=20, steps_per_epoch=2), RNG)
+    assert early["loss_patch"] == 0 and early["mask_ratio"] == 0
+    early["loss"].backward()
+    assert all(p.grad is not None for p in method.student.parameters() if p.requires_grad)
+    assert method(batch(), Progress(step=10, steps=20, steps_per_epoch=2), RNG)["loss_patch"] > 0
+
+
+def test_hidden_patches_weigh_one_over_their_crop():
+    hidden = torch.tensor(
+        [[[True, True, False], [False, False, False]], [[False, False, True], [True, True, True]]]
+    )
+    found = hidden_patches(hidden)
+    assert found.places.tolist() == [0, 1, 8, 9, 10, 11]
+    assert found.weights.tolist() == pytest.approx([1 / 8, 1 / 8, 1 / 4, 1 / 12, 1 / 12, 1 / 12])
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        ({"kind": "drop"}, "method.patch predicts the hidden patches"),
+        ({"views": "none"}, "method.patch predicts the hidden patches"),
+        ({"strategy": ATTENTION, "views": "student"}, "the guide looks only at whole global crops"),
+        ({"strategy": {"kind": "block"}, "kind": "drop"}, "must hide the same count"),
+        ({"strategy": ATTENTION | {"reveal_pool": 0.1}, "kind": "drop"}, "must hide the same count"),
+        ({"spread": 0.2, "per": "image", "kind": "drop"}, "must hide the same count"),
+        ({"ratio": 0.1, "spread": 0.2}, "leaves nothing visible or nothing hidden"),
+    ],
+)
+def test_what_cannot_be_combined_gets_one_sentence(mask, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ibot(Mask(**mask))
+
+
+def test_an_own_last_layer_without_a_patch_objective_is_refused():
+    body = Backbone(image_size=32, patch_size=8, dim=24, depth=2, heads=2)
+    with pytest.raises(ValueError, match="patch_dim is for the patch objective"):
+        DinoMethod(Dino(head=Head(patch_dim=8)), body, Mask(), seed=0)
