@@ -1,4 +1,4 @@
-"""The command line: the one place that wires everything. Heavy things are imported inside the verb that needs them.
+"""The command line: the one place that wires everything. Heavy imports stand inside the verb that needs them.
 
 What a user can cause ends in one sentence on stderr and exit code 2, a failure on the way in exit code 1;
 debug=true shows the traceback as well.
@@ -16,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Masked distillation of Vision Transformers, from a folder of images to an evaluated backbone.",
+    help="Masked distillation of Vision Transformers: from a folder of images to a backbone.",
 )
 
 Changes = Annotated[
@@ -49,6 +49,82 @@ def resume(run: RunPath, changes: Changes = None) -> None:
 
 
 @app.command()
+def pack(
+    source: Annotated[
+        str, typer.Argument(help="a folder of images, a zip, tars or an IDX file", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="a new folder for the shards", show_default=False)],
+    changes: Changes = None,
+) -> None:
+    """Pack images into WebDataset shards: raymask pack photos shards holdout=0.1."""
+    from pipelines.pack import Packing, pack
+    from raymask.overrides import settings_of
+
+    print(pack(source, out, settings_of(Packing, changes or [])))
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="whatever pack and train can read", show_default=False)],
+    sheet: Annotated[Path | None, typer.Argument(help="PNG to write a contact sheet to")] = None,
+) -> None:
+    """Say what is in a data set, with a contact sheet if asked for."""
+    from pipelines.inspect import inspect_splits
+    from pipelines.sheet import contact_sheet
+
+    for split, contents in inspect_splits(source).items():
+        print(contents)
+        if sheet is not None:
+            path = sheet.with_stem(f"{sheet.stem}_{split}") if split else sheet
+            contact_sheet(source, path, split=split or None)
+            print(f"  sheet        {path}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run, a checkpoint or an export")],
+    changes: Changes = None,
+) -> None:
+    """Measure a trained backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true."""
+    from raymask.judge import judge
+
+    for name, value in judge(run, changes or []).items():
+        print(f"{name:24s} {value:.4f}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run or a checkpoint")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="out=FOLDER, network=teacher|student")
+    ] = None,
+) -> None:
+    """Write the backbone as a folder that plain timm opens, and compare the two."""
+    from raymask.export import export
+    from raymask.judge import Exporting
+    from raymask.overrides import settings_of
+
+    chosen = settings_of(Exporting, changes or [])
+    print(export(run, out=chosen.out, network=chosen.network))
+
+
+@app.command()
+def doctor(
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="a data set to look at as well")
+    ] = None,
+) -> None:
+    """Say whether this machine, and this data, are set up right."""
+    from raymask.doctor import examine
+
+    findings = list(examine(data))
+    for finding in findings:
+        print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.what:14s} {finding.said}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def presets(
     name: Annotated[
         str | None, typer.Argument(metavar="[PRESET]", help="show the settings of this one")
@@ -65,7 +141,9 @@ def presets(
     for known in presets.names():
         said = presets.about(known)
         print(
-            f"{known}\n    {said['paper']}\n    masks: {said['masks']}\n    differs: {said['differs'].strip()}"
+            "\n    ".join(
+                [known, said["paper"], f"masks: {said['masks']}", f"differs: {said['differs'].strip()}"]
+            )
         )
     print(f"\nEach also as NAME{presets.LAPTOP}: the same shape, small enough for a laptop.")
 
@@ -104,7 +182,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _is_known_failure(error: Exception) -> bool:
-    """Whether a run failed for a reason that its message tells: a loss that is not finite, a device out of memory."""
+    """Whether a run failed for a reason that its message tells: no finite loss, or no memory."""
     return type(error).__name__ in ("Diverged", "OutOfMemoryError")
 
 

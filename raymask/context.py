@@ -7,7 +7,7 @@ should stop. It never knows which host that is.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -18,6 +18,7 @@ from raymask.world import World, any_across, barrier
 Save = Callable[[Path], None]
 
 
+@runtime_checkable
 class RunContext(Protocol):
     """What the loop needs of its host."""
 

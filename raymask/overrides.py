@@ -1,15 +1,21 @@
-"""`key=value` on the command line, and the merging of one tree of settings over another."""
+"""`key=value` on the command line, and merging one tree of settings over another."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
+from pipelines.settings import Settings
 from raymask.schema import Model, fallback, kind_of, member
+from raymask.sentences import explain
+
+Given = TypeVar("Given", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number, and only true and false are truth values (YAML 1.2's rule)."""
+    """YAML 1.2 where it matters: 1e-4 is a number, and only true and false are truth values."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own class attribute)
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
@@ -95,3 +101,12 @@ def _switches(below: dict, value: dict, owner: Model | None) -> bool:
     """Whether `value` names another member of the union than `below` is."""
     kind = kind_of(owner) if owner is not None else None
     return kind is not None and value.get("kind", kind) != kind
+
+
+def settings_of(model: type[Given], changes: Sequence[str]) -> Given:
+    """The settings that `key=value` changes make of a class with defaults. Raises ValueError in sentences."""
+    tree = parse(list(changes))
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError(explain(error, root=model, tree=tree)) from error
