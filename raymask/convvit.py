@@ -23,6 +23,7 @@ from raymask.sincos import resized, sincos_positions
 # c, d: channels   h, w: pixels
 
 Packed = Float[Tensor, "b k s c"]
+Merged = Float[Tensor, "b k positions channels"]
 
 
 class ConvEmbed(nn.Module):
@@ -33,7 +34,7 @@ class ConvEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, dim, size, stride=size)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
 
-    def forward(self, x: Packed) -> Packed:
+    def forward(self, x: Packed) -> Merged:
         return F.gelu(self.norm(strided(self.proj, x)))
 
 
@@ -145,12 +146,12 @@ class ConvViT(nn.Module):
         return x
 
 
-def strided(conv: nn.Conv2d, x: Packed) -> Packed:
+def strided(conv: nn.Conv2d, x: Packed) -> Merged:
     """A convolution whose stride is its size, on packed tokens whose positions it merges."""
     return F.linear(merged(x, conv.kernel_size[0]), conv.weight.flatten(1), conv.bias)
 
 
-def merged(x: Packed, size: int) -> Float[Tensor, "b k s2 c2"]:
+def merged(x: Packed, size: int) -> Merged:
     """Squares of `size` positions of a patch as one, channels first: the order of a convolution's weight."""
     if size == 1:
         return x

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from raymask.sincos import sincos_positions
 
-# b: images (times views)   n: patches   k: visible patches   p: prefix tokens ([CLS])   d: encoder width
+# b: images (times views)   n: patches   k: visible patches   m: prefix ([CLS]) and k   d: encoder width
 # e: decoder width   t: length of a target
 
 
@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         self.pred = nn.Linear(dim, target_dim)
 
     def forward(
-        self, tokens: Float[Tensor, "b p+k d"], visible: Int[Tensor, "b k"]
+        self, tokens: Float[Tensor, "b m d"], visible: Int[Tensor, "b k"]
     ) -> Float[Tensor, "b n t"]:
         """The prediction of every patch, in raster order."""
         x = self.embed(tokens)

@@ -5,12 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-# n: native patches   m: patches of another grid   d: width of a token
+# n: native patches   m: rows of a table, patches of another grid   d: width of a token
 
 Grid = tuple[int, int]
 
 
-def sincos_positions(dim: int, grid: Grid, *, prefix: int = 0) -> Float[Tensor, "{prefix}+n {dim}"]:
+def sincos_positions(dim: int, grid: Grid, *, prefix: int = 0) -> Float[Tensor, "m {dim}"]:
     """The float64 table for a grid of (rows, columns), after `prefix` rows of zeros for [CLS] and registers.
 
     The first half of the channels says the column, the second half the row; each half holds all sines, then

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -29,6 +29,7 @@ class Backbone(Settings):
     weights: start from this file instead (safetensors with timm's names)
     """
 
+    kind: Literal["vit"] = "vit"  # a ConvViT has settings of its own (convbackbone.py)
     name: str = "vit_small_patch16_224"
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt | None = None

@@ -13,7 +13,7 @@ from raymask.methods.views import draw_masks
 from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 
-# v: views of a crop   c: crops of an image   b: images   n: patches   k: visible patches
+# c: crops of an image   b: images   q: masked views of crops   n: patches   k: visible patches
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Views:
     count: views of a crop; signature: order-free 64-bit sum of the masks
     """
 
-    visible: Int[Tensor, "v*c*b k"]
-    hidden: Bool[Tensor, "v*c*b n"]
+    visible: Int[Tensor, "q k"]
+    hidden: Bool[Tensor, "q n"]
     count: int
     signature: Int[Tensor, ""]
 

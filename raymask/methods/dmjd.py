@@ -17,7 +17,7 @@ from raymask.methods.mae import Branches, DecoderShape, Mae, MaeMethod
 from raymask.progress import Progress
 from raymask.targets import Distance, Hog, Target, hidden_loss, visible_loss
 
-# v: views of a crop   c: crops   b: images   n: patches   k: visible patches   t: length of a target
+# q: masked views of crops (view by view)   n: patches   t: length of a target   m: prefix and visible tokens
 # d: width of a token
 
 
@@ -52,7 +52,7 @@ class DmjdMethod(MaeMethod):
         return Branches(decoder, VisibleBranch(body.dim, self.width, dim=self.settings.decoder.dim))
 
     def objective(
-        self, tokens: Float[Tensor, "v*c*b prefix+k d"], target: Float[Tensor, "v*c*b n t"], views: Views
+        self, tokens: Float[Tensor, "q m d"], target: Float[Tensor, "q n t"], views: Views
     ) -> dict[str, Tensor]:
         """The losses of hidden and of visible patches."""
         settings, head = self.settings, self.student.head

@@ -30,8 +30,8 @@ from raymask.streams import Rng
 from raymask.targets import Distance, FrozenTeacher, Pixels, Target, Teacher, hidden_loss
 from raymask.teachers import Frozen
 
-# v: views of a crop   c: crops   b: images   r: rows = c * b   n: patches   k: visible patches
-# t: length of a target   d: width of a token
+# b: images   r: crops (crop by crop)   q: their masked views (view by view)   n: patches   k: visible patches
+# t: length of a target   m: prefix and visible tokens   d: width of a token
 
 
 class DecoderShape(Settings):
@@ -144,14 +144,14 @@ class MaeMethod(Method):
 
     def _encode(
         self, images: Tensor, views: Views, batch: Batch, rng: Rng
-    ) -> Float[Tensor, "v*c*b prefix+k d"]:
+    ) -> Float[Tensor, "q m d"]:
         backbone = self.student.backbone
         rows = range(len(views.visible) // len(batch))
         drop = drop_path_draws(backbone, batch, rng, views=rows)
         return backbone(images.repeat(views.count, 1, 1, 1), visible=views.visible, drop=drop)[0]
 
     def objective(
-        self, tokens: Float[Tensor, "v*c*b prefix+k d"], target: Float[Tensor, "v*c*b n t"], views: Views
+        self, tokens: Float[Tensor, "q m d"], target: Float[Tensor, "q n t"], views: Views
     ) -> dict[str, Tensor]:
         """The loss and its parts."""
         predicted = self.student.head.decoder(tokens, views.visible)
