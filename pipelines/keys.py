@@ -1,7 +1,6 @@
 """The names under which images are stored in a tar: their old ones, made fit for WebDataset and unique."""
 
 from collections import Counter
-from pathlib import PurePosixPath
 
 from pipelines.formats.layout import SUFFIXES
 
@@ -32,9 +31,13 @@ def _unique(key: str, taken: set[str], numbers: Counter[str]) -> str:
 
 
 def _plain(name: str) -> list[str]:
-    path = PurePosixPath(name)
-    if path.suffix.lower() in SUFFIXES:
-        path = path.with_suffix("")
-    *folders, stem = [part for part in path.parts if part.strip("/") and part != ".."] or ["_"]
-    parts = [*folders, stem.replace(".", "_")]
-    return ["".join(c if c.isprintable() else "_" for c in part) for part in parts]
+    """The folders and the stem of a name, printable and without what leads elsewhere."""
+    *folders, base = [part for part in name.split("/") if part not in ("", ".", "..")] or ["_"]
+    stem, dot, suffix = base.rpartition(".")
+    if stem and f"{dot}{suffix}".lower() in SUFFIXES:
+        base = stem
+    return [_printable(part) for part in (*folders, base.replace(".", "_"))]
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "_" for c in text)

@@ -7,10 +7,11 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 512
+PIECE = 1 << 20
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
 REGULAR = (b"0", b"\0", b"7")
 NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -104,37 +105,58 @@ def _size(header: bytes, kind: bytes, pax: dict[bytes, bytes]) -> int:
     return int(pax[b"size"]) if b"size" in pax and kind not in EXTENDED else _number(header[124:136])
 
 
-@dataclass
-class TarWriter:
-    """Appends members to a binary file; the same members give the same bytes, and `digest` is theirs."""
+# A header for a name of up to 100 ASCII characters: regular file, mode 0444, no times, no owners.
+_FRONT = b"0000444\0" + 2 * b"0000000\0"
+_BACK = b"0" + bytes(100) + b"ustar\00000" + bytes(247)
+_SUM = sum(_FRONT) + sum(_BACK) + 11 * ord("0") + 8 * ord(" ")
 
-    file: BinaryIO
-    position: int = 0
-    digest: "hashlib.blake2b" = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
 
-    def add(self, name: str, data: bytes) -> int:
-        """Writes one member; gives the offset of its data."""
+def header(name: str, size: int) -> bytes:
+    """The header of a member, as Python's `tarfile` writes it; that is also asked for what is not simple."""
+    if not name.isascii() or len(name) > 100 or size >= 8**11:
         info = tarfile.TarInfo(name)
-        info.size, info.mode = len(data), 0o444
-        header = info.tobuf(tarfile.PAX_FORMAT)
-        offset = self.position + len(header)
-        self._write(header)
-        self._write(data)
-        self._write(bytes(-len(data) % BLOCK))
-        return offset
-
-    def close(self) -> None:
-        """Writes the end-of-archive mark; the file itself stays open."""
-        self._write(bytes(2 * BLOCK))
-
-    def _write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.digest.update(data)
-        self.position += len(data)
+        info.size, info.mode = size, 0o444
+        return info.tobuf(tarfile.PAX_FORMAT)
+    title, digits = name.encode(), b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM + sum(title) + sum(digits))
+    return title.ljust(100, b"\0") + _FRONT + digits + b"\0" + b"00000000000\0" + checksum + _BACK
 
 
 def member_bytes(name: str, size: int) -> int:
     """The bytes that a member takes in an archive, headers and padding included."""
-    info = tarfile.TarInfo(name)
-    info.size = size
-    return len(info.tobuf(tarfile.PAX_FORMAT)) + size + -size % BLOCK
+    return len(header(name, size)) + size + -size % BLOCK
+
+
+class TarWriter:
+    """Appends members to a binary file; the same members give the same bytes, and `digest` is theirs.
+
+    Bytes are passed on in large pieces: hashing and writing let go of the GIL, and many short waits for it
+    would cost more than the work itself. What has been added is in the file only after `close`.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.position = file, 0
+        self.digest = hashlib.blake2b(digest_size=32)
+        self._waiting = bytearray()
+
+    def add(self, name: str, data: bytes) -> int:
+        """Writes one member; gives the offset of its data."""
+        front = header(name, len(data))
+        offset = self.position + len(front)
+        for part in (front, data, bytes(-len(data) % BLOCK)):
+            self._waiting += part
+            self.position += len(part)
+        if len(self._waiting) >= PIECE:
+            self._pass_on()
+        return offset
+
+    def close(self) -> None:
+        """Writes the end-of-archive mark; the file itself stays open."""
+        self._waiting += bytes(2 * BLOCK)
+        self.position += 2 * BLOCK
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        self.file.write(self._waiting)
+        self.digest.update(self._waiting)
+        self._waiting = bytearray()

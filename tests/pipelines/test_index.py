@@ -1,5 +1,6 @@
 """The promises of tar headers, indexes and manifests."""
 
+import hashlib
 import io
 import os
 import tarfile
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.formats.tar import TarWriter, member_bytes, members
+from pipelines.formats.tar import TarWriter, header, member_bytes, members
 from pipelines.index import ShardError, index_bytes, index_path, parse_index
 from pipelines.manifest import Manifest, Shard, read_manifest, write_manifest
 from pipelines.scan import build_index
@@ -40,17 +41,29 @@ def test_members_are_read_from_every_tar_format(tmp_path, form):
 @settings(deadline=None, max_examples=50)
 def test_what_we_write_python_and_we_read_back(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("tar") / "a.tar"
-    file = io.BytesIO()
+    file, offsets = io.BytesIO(), []
     writer = TarWriter(file)
     for name, data in content:
         before = writer.position
-        offset = writer.add(name, data)
+        offsets.append(writer.add(name, data))
         assert writer.position - before == member_bytes(name, len(data))
-        assert file.getvalue()[offset : offset + len(data)] == data
     writer.close()
+    assert all(file.getvalue()[at:].startswith(data) for at, (_, data) in zip(offsets, content))
+    assert writer.position == len(file.getvalue())
+    assert writer.digest.digest() == hashlib.blake2b(file.getvalue(), digest_size=32).digest()
     assert scanned(file.getvalue(), path) == [(name.encode(), data) for name, data in content]
     with tarfile.open(path) as plain:
         assert [plain.extractfile(member).read() for member in plain] == [data for _, data in content]
+
+
+ASCII = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=110)
+
+
+@given(name=ASCII, size=st.integers(0, 2**40))
+def test_our_headers_are_those_of_python(name, size):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o444
+    assert header(name, size) == info.tobuf(tarfile.PAX_FORMAT)
 
 
 def test_links_devices_and_folders_are_stepped_over(tmp_path):
