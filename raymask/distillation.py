@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-# b: images   c: classes   n: tokens   ds, dt: width of student and teacher   r: tokens of the random term
+# b: images   c: classes   n, m: tokens   ds, dt: width of student and teacher   r: tokens of the random term
 
 
 def base_loss(
@@ -71,7 +71,7 @@ class ManifoldTerms:
 
 
 def manifold_terms(
-    student: Float[Tensor, "b n ds"], teacher: Float[Tensor, "b n dt"], *, chosen: Int[Tensor, " r"]
+    student: Float[Tensor, "b n ds"], teacher: Float[Tensor, "b m dt"], *, chosen: Int[Tensor, " r"]
 ) -> ManifoldTerms:
     """How differently the two networks lay out the same tokens; `chosen` are places in the flattened b * n
     tokens.

@@ -35,6 +35,7 @@ def train_step(
     | method | guide (sees all) | scores | strategy | follower (sees masked) | hidden patches | objective |
     |---|---|---|---|---|---|---|
     | DINO + random masks | EMA teacher | none | random | student | token, drop or zero | cross-view [CLS] |
+    | MaskedKD | student | student [CLS] | keep the highest | frozen teacher | dropped | logits + labels |
 
     The batch is worked through in chunks of `chunk` images (None: all at once) whose gradients add up to
     those of the whole batch over all ranks, whatever their shares; matrix products run in `dtype` (None: as

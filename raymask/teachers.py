@@ -233,4 +233,7 @@ def _cait_attention(cait: Cait, images: Tensor) -> Float[Tensor, "b n"]:
     tokens, attention = last.norm1(torch.cat([cls, patches], dim=1)), last.attn
     query = attention.q(tokens[:, :1]).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     key = attention.k(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-    return cls_row(query, key, attention.scale).mean(1)[:, 1:]
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(images.device.type, enabled=False):
+        weights = torch.softmax((query.to(wide) * attention.scale) @ key.to(wide).mT, dim=-1)
+    return weights.mean((1, 2))[:, 1:]

@@ -16,7 +16,7 @@ from raymask.progress import Progress
 from raymask.schedules import Constant, Schedule
 from raymask.streams import Rng
 
-# b: images   c: classes   n: patches that both networks have   ds, dt: widths
+# b: images   c: classes   n, m: patches that both networks have   ds, dt: widths
 
 Layers = tuple[tuple[int, int], ...]  # pairs of blocks: the student's, the teacher's; negative from the end
 
@@ -32,7 +32,7 @@ class Lesson:
     student: Float[Tensor, "b c"]
     teacher: Float[Tensor, "b c"]
     student_tokens: tuple[Float[Tensor, "b n ds"], ...] = ()
-    teacher_tokens: tuple[Float[Tensor, "b n dt"], ...] = ()
+    teacher_tokens: tuple[Float[Tensor, "b m dt"], ...] = ()
 
 
 class Nothing(Settings):

@@ -26,7 +26,9 @@ def with_classes(config: Config, source: Source) -> Config:
             "give images in a folder for each class, or shards packed from such"
         )
     if method.classes not in (None, there):
-        raise ValueError(f"method.classes={method.classes}, but data.train={config.data.train} has {there} classes")
+        raise ValueError(
+            f"method.classes={method.classes}, but data.train={config.data.train} has {there} classes"
+        )
     if config.evaluate.network == "teacher":
         raise ValueError(
             f"evaluate.network=teacher, but the teacher of method.kind={method.kind} is frozen: "

@@ -256,8 +256,8 @@ def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
         )
     if mask.views != "none" and mask.kind == "drop" and isinstance(settings.objective, Manifold):
         raise ValueError(
-            "objective.kind=manifold compares the tokens of both networks, but mask.kind=drop takes some of the "
-            "student's away: set mask.views=none"
+            "objective.kind=manifold compares the tokens of both networks, but mask.kind=drop takes some "
+            "of the student's away: set mask.views=none"
         )
     if crops.local_crops.count:
         raise ValueError(

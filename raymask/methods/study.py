@@ -9,7 +9,7 @@ from torch import Tensor
 from raymask.backbone import VisionBackbone
 from raymask.masks import Masks, hide_pixels
 
-# r: rows (an image in a view)   n: patches   k: patches that the student computes   t: tokens   d: their width
+# r: rows (an image in a view)   n: patches   k: patches that the student computes   t: tokens   d: width
 
 
 @dataclass(frozen=True)
