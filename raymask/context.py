@@ -1,7 +1,7 @@
 """Who hosts a run: a plain process here; Ray Train and Ray Tune later, behind the same five methods.
 
-The loop asks its host for the checkpoint to continue from, reports to it at step boundaries, and asks whether it
-should stop. It never knows which host that is.
+The loop asks its host for the checkpoint to continue from, reports to it at step boundaries, and asks whether
+it should stop. It never knows which host that is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ class RunContext(Protocol):
         """Number of this process in the run."""
 
     def latest(self) -> AbstractContextManager[Path | None]:
-        """The directory of the checkpoint to continue from, readable within the `with`; None starts afresh."""
+        """The directory of the checkpoint to continue from, readable in the `with`; None starts afresh."""
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
         """Tells the host the state after `step` steps; `save` fills a directory with a checkpoint.

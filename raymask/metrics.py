@@ -1,7 +1,7 @@
 """metrics.jsonl: what a run measures, one JSON object a line, read from the device once an interval.
 
-Within an interval everything is summed where it is computed; nothing waits for the device. The sums are part of a
-checkpoint, so that a resumed run writes the lines that an unbroken one would have written.
+Within an interval everything is summed where it is computed; nothing waits for the device. The sums are part of
+a checkpoint, so that a resumed run writes the lines that an unbroken one would have written.
 """
 
 import json
@@ -23,7 +23,7 @@ class Running:
     """Sums since the last line, on the device, of what `train_step` returns.
 
     sums: by name, float64; their mean over ranks is that of the global batch
-    masks: signature of the hidden patches, int64 that wraps around; samples: the same of the crops, on the host
+    masks: signature of the hidden patches, int64 that wraps around; samples: that of the crops, on the host
     broken: first step whose loss was not finite, or -1
     """
 
@@ -61,7 +61,7 @@ class Running:
         return int(first) if int(first) < 1 << 62 else None
 
     def take(self) -> dict[str, float | str]:
-        """The means over the interval and all ranks, and the signatures as 16 hex digits; starts a new interval."""
+        """The means over the interval and all ranks, and the signatures in 16 hex digits; starts anew."""
         whole = self.tensors()
         sums = {
             name.removeprefix("sums."): value for name, value in whole.items() if name.startswith("sums.")
@@ -82,7 +82,7 @@ class Running:
         return {**own, **{f"sums.{name}": value for name, value in zip(names, sums)}}
 
     def restore(self, tensors: Mapping[str, Tensor], *, leads: bool = True) -> None:
-        """Continues from a checkpoint: every rank takes the mean of the sums, the first one the signatures."""
+        """Continues from a checkpoint: every rank takes the sums' mean, the first one the signatures."""
         self._start()
         self.steps = int(tensors["steps"])
         if leads:

@@ -15,7 +15,7 @@ class Train(Settings):
     epochs: passes over the training images (a fraction is fine)
     steps: the length in optimiser steps; null is what `epochs` come to
     global_batch: images of one optimiser step, over all ranks
-    chunk: images of one forward and backward; a step accumulates the gradient over its chunks; null is all at once
+    chunk: images of one forward and backward; a step adds up the gradients of its chunks; null is all at once
     precision: auto takes bf16 where the hardware has it
     compile: run the networks through torch.compile
     log_steps: steps between two lines of metrics.jsonl

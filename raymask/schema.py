@@ -1,7 +1,7 @@
 """Walking a tree of Settings classes beside a raw tree of dicts: which class answers for which key.
 
-Needed where pydantic is not asked yet (merging overrides into a preset) or has refused already (naming the key
-that was meant).
+Needed where pydantic is not asked yet (merging overrides into a preset) or has refused already (naming the
+key that was meant).
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def members(annotation: Any) -> list[Model]:
 
 
 def kind_of(model: Model) -> str | None:
-    """The name by which a union tells this class from the others; None where `kind` is a choice like any other."""
+    """The name by which a union tells this class from the others; None where `kind` is an ordinary choice."""
     field = model.model_fields.get("kind")
     names = get_args(field.annotation) if field is not None else ()
     return names[0] if len(names) == 1 else None

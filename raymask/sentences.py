@@ -52,9 +52,7 @@ def _path(loc: tuple, kind: str, tree: Any) -> list[str]:
     path: list[str] = []
     here = tree
     for place, key in enumerate(loc):
-        if isinstance(here, dict) and key in here:
-            here = here[key]
-        elif isinstance(here, list | tuple) and isinstance(key, int) and key < len(here):
+        if (isinstance(here, dict) and key in here) or (isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)):
             here = here[key]
         elif not (kind == "missing" and place == len(loc) - 1):
             continue

@@ -56,7 +56,10 @@ def describe(folder: Path) -> dict:
 
 
 def restore(folder: Path, *, method: nn.Module, optimiser: Optimizer) -> str:
-    """Puts a checkpoint into the method and its optimiser; returns "211/211 tensors, ...". Raises ValueError."""
+    """Puts a checkpoint into the method and its optimiser; returns "211/211 tensors, ...".
+
+    Raises ValueError unless every name and shape fits.
+    """
     model, moments = tensors(folder / "model.safetensors"), tensors(folder / "optimiser.safetensors")
     expected = method.state_dict()
     matches(model, expected, where=folder / "model.safetensors")
@@ -85,9 +88,8 @@ def matches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, wher
         problems.append(f"{len(surplus)} are unknown ({surplus[0]}, ...)")
     if shapes:
         name = shapes[0]
-        problems.append(
-            f"{len(shapes)} have another shape ({name}: {tuple(found[name].shape)}, not {tuple(expected[name].shape)})"
-        )
+        given, wanted = tuple(found[name].shape), tuple(expected[name].shape)
+        problems.append(f"{len(shapes)} have another shape ({name}: {given}, not {wanted})")
     if problems:
         good = len(both) - len(shapes)
         raise ValueError(f"{where} does not fit: {good}/{len(expected)} tensors match; {'; '.join(problems)}")
@@ -101,9 +103,10 @@ def refuse_another_config(saved: Mapping, now: Mapping, *, where: Path) -> None:
         if not any(key == h or key.startswith(f"{h}.") for h in HARMLESS)
     ]
     if keys:
+        named = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
         raise ValueError(
-            f"{where} was written under another config: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''} "
-            f"differ{'s' if len(keys) == 1 else ''}. A run continues as it began; start a new one with run.name=NAME"
+            f"{where} was written under another config: {named} differ{'s' if len(keys) == 1 else ''}. "
+            "A run continues as it began; start a new one with run.name=NAME"
         )
 
 

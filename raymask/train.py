@@ -12,7 +12,7 @@ from torch import Tensor
 from pipelines.batch import Batch
 from pipelines.loader import Loader
 from raymask import checkpoint, metrics, run, state
-from raymask.config import Config, change, read, to_tree, to_yaml
+from raymask.config import Config, build, change, read, to_tree, to_yaml
 from raymask.console import Console, Stopwatch
 from raymask.context import LocalContext, RunContext
 from raymask.device import describe, moved, peak_memory, pick_device, pins_memory, prepare
@@ -61,7 +61,7 @@ def resume(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Path:
 
 
 def fit(training: Training, folder: Path, context: RunContext) -> bool:
-    """Trains from the host's latest checkpoint, whoever the host is; whether it came to the end of the run."""
+    """Trains from the host's latest checkpoint, whoever that is; whether it came to the end of the run."""
     plan, config = training.plan, training.config
     with _opened(training, folder, context) as live:
         for batch in moved(live.loader, training.device):
@@ -169,7 +169,7 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
 
 
 def _restore(training: Training, folder: Path, context: RunContext, running: Running) -> tuple[int, str]:
-    """Puts the host's latest checkpoint in place; returns its step (0 without one) and what to say about it."""
+    """Puts the host's latest checkpoint in place; returns its step (0 without one) and a sentence."""
     config, leads = training.config, training.world.leads
     lines = folder / "metrics.jsonl"
     with context.latest() as found:
@@ -178,11 +178,11 @@ def _restore(training: Training, folder: Path, context: RunContext, running: Run
                 metrics.truncate(lines, -1)
             return 0, f"{folder}: {training.plan.steps} steps on {describe(training.device)}"
         saved = state.describe(found)
-        state.refuse_another_config(saved["config"], to_tree(config), where=found)
+        state.refuse_another_config(to_tree(build(saved["config"])), to_tree(config), where=found)
         if saved["data"] != training.source.fingerprint:
             raise ValueError(
-                f"{found} was trained on other data (fingerprint {saved['data']}) than data.train={config.data.train} "
-                f"(fingerprint {training.source.fingerprint}): a run continues on the data it began with"
+                f"{found} was trained on other data than data.train={config.data.train} (fingerprints {saved['data']} "
+                f"and {training.source.fingerprint}): a run continues on the data it began with"
             )
         loaded = state.restore(found, method=training.method, optimiser=training.optimiser)
         running.restore(state.tensors(found / "running.safetensors"), leads=leads)
@@ -261,7 +261,7 @@ def _refuse_nan(live: _Live) -> None:
         with live.context.latest() as good:
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         raise Diverged(
-            f"the loss is not finite any more since step {step}; {where}. A lower optim.base_lr, a lower optim.clip or "
+            f"the loss is not finite any more since step {step}; {where}. A lower optim.base_lr or optim.clip, or "
             "train.precision=float32 may help, in a new run"
         )
 

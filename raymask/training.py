@@ -22,7 +22,7 @@ from raymask.world import World
 class Training:
     """The parts of one run.
 
-    method: the networks and their objective; parallel: the same, exchanging gradients where there are several ranks
+    method: the networks and their objective; parallel: the same, exchanging gradients among ranks
     dtype: what matrix products run in, or None for float32
     """
 
