@@ -40,8 +40,8 @@ def test_the_patch_loss_is_the_mean_over_crops_of_the_mean_over_their_hidden_pat
 def naive_patch_loss(method, data, hidden) -> float:
     """iBOT's formula written out, crop by crop."""
     images = data.crops["global"].flatten(0, 1)
-    student = method.student.head(method.student.backbone(images, hidden=hidden.flatten(0, 1))[0][:, 1:])
-    teacher = method.teacher.head(method.teacher.backbone(images)[0][:, 1:])
+    student = logits(method.student, images, hidden=hidden.flatten(0, 1))
+    teacher = logits(method.teacher, images)
     targets = torch.softmax(teacher / method.settings.patch.teacher_temperature(progress()), -1)
     terms = -(targets * torch.log_softmax(student / method.settings.student_temperature, -1)).sum(-1)
     crops = [
@@ -50,15 +50,20 @@ def naive_patch_loss(method, data, hidden) -> float:
     return torch.stack(crops).mean().item()
 
 
+def logits(network, images, *, hidden=None):
+    """Scores of every patch of every crop."""
+    tokens, _ = network.backbone(images, hidden=hidden)
+    return network.head(tokens[:, 1:].flatten(0, 1)).unflatten(0, (len(images), -1))
+
+
 def test_the_patch_center_is_the_mean_over_all_patches_hidden_or_not():
     method, data = ibot(), batch()
     method(data, progress(), RNG)
     method.update_teacher(progress())
     with torch.no_grad():
-        # the teacher moved after its forward: its patches are those of the initial weights, which are the student's
-        start = ibot()
-        logits = start.teacher.head(start.teacher.backbone(data.crops["global"].flatten(0, 1))[0][:, 1:])
-    assert torch.allclose(method.patch.center.value, 0.1 * logits.flatten(0, 1).mean(0), atol=1e-12)
+        # the teacher has moved since: its patches were those of the initial weights, which the student still has
+        patches = logits(ibot().teacher, data.crops["global"].flatten(0, 1))
+    assert torch.allclose(method.patch.center.value, 0.1 * patches.flatten(0, 1).mean(0), atol=1e-12)
 
 
 def test_chunks_add_up_to_the_whole_batch():
