@@ -20,7 +20,7 @@ def _box(sigma):
     In single precision, as in Pillow: the weights decide how levels round.
     """
     variance = np.float32(sigma) * np.float32(sigma) / np.float32(PASSES)
-    whole = int(math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0))
+    whole = math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
     share = np.float32((2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance))
     share = np.float32(share / (6.0 * (variance - (whole + 1) ** 2)))
     width = np.float32(np.float32(whole + share) * np.float32(2) + np.float32(1))

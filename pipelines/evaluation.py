@@ -65,7 +65,7 @@ class _Job:
 
 
 def _resized(sides: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """(height, width) with `shorter` pixels on the shorter side; the other is truncated, as in torchvision."""
+    """(height, width) with `shorter` pixels on the shorter side; the other is truncated as in torchvision."""
     height, width = sides
     if height <= width:
         return shorter, shorter * width // height

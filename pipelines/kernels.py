@@ -1,8 +1,9 @@
 """Antialiased bicubic resizing of 8-bit planes, level for level as Pillow does it.
 
 Pillow's rules: the cubic kernel with a = -0.5, widened by the shrink factor; weights normalised to a sum of
-one; columns first, then rows, each rounded to whole levels. Sums are in float32 where Pillow has fixed point:
-about one value in ten thousand rounds to the next level.
+one; columns first, then rows, each rounded to whole levels. (Pillow 13 takes rows first where these shrink
+much more; the levels in between then round otherwise, and that is all the difference.) Sums are in float32
+where Pillow has fixed point: about one value in 50,000 rounds to the next level.
 
 The image is held turned, uint8 [3, width, height]: both passes then run along memory, 16 values at a time.
 """

@@ -102,9 +102,8 @@ class _BatchJob:
         self.samples = np.zeros_like(self.asked)
         self.signatures = np.zeros(self.rows, np.uint64)
         self._cutter = cutter
-        none = np.empty((0, self.rows, 3, 1, 1), np.float32)
-        arrays = {name: array[:, : self.rows] for name, array in self.crops.arrays.items()}
-        self._outs = (arrays["global"], arrays.get("local", none))
+        none = np.empty((0, 1, 3, 1, 1), np.float32)
+        self._outs = (self.crops.arrays["global"], self.crops.arrays.get("local", none))
 
     def fill(self, row: int) -> None:
         """Reads, decodes and cuts the image of one row."""

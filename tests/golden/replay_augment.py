@@ -1,11 +1,12 @@
 """DINO's augmentation: the official views of an image, rendered from the operations that were drawn for them.
 
-Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, but sums
-the resize in float32 where Pillow has fixed point: about one value in 50,000 rounds to the next level, and
-colour operations can stretch that to a few. Each view is held to 0.05 levels on average (another filter, order
-of operations or rounding gives several times that) and to 8 levels at its worst value. The mean and standard
-deviation of the normalised view are held to 1e-3. The quantiles of crop areas and aspects come from other
-random numbers: 0.02, as the case says; with 20,000 draws our own noise is well below that.
+Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, except that
+it sums the resize in float32 where Pillow has fixed point (one value in 50,000 rounds to the next level), and that
+Pillow from 13 on resizes rows before columns where rows shrink much more (a fifth of the values round
+otherwise; colour operations stretch that to a few levels). So each view is held to 0.5 levels on average and
+16 at its worst value; resizing without antialiasing is off by 2 and more on average. The mean and deviation of the normalised
+view are held to 5e-3. The quantiles of crop areas and aspects come from other random numbers: 0.02, as the case
+says; with 20,000 draws our own noise is well below that.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipelines.render import normalisation
 from pipelines.streams import fold, stream
 from tests.golden.cases import Case, Deviation, compare, replays
 
-MEAN_LEVELS, WORST_LEVEL, STATISTICS, QUANTILES = 0.05, 8.0, 1e-3, 0.02
+MEAN_LEVELS, WORST_LEVEL, STATISTICS, QUANTILES = 0.5, 16.0, 5e-3, 0.02
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DRAWS = 20_000
 
