@@ -61,7 +61,7 @@ def test_the_patch_center_is_the_mean_over_all_patches_hidden_or_not():
     method(data, progress(), RNG)
     method.update_teacher(progress())
     with torch.no_grad():
-        # the teacher has moved since: its patches were those of the initial weights, which the student still has
+        # The teacher has moved since; its patches were those of the initial weights.
         patches = logits(ibot().teacher, data.crops["global"].flatten(0, 1))
     assert torch.allclose(method.patch.center.value, 0.1 * patches.flatten(0, 1).mean(0), atol=1e-12)
 
@@ -77,19 +77,21 @@ def test_chunks_add_up_to_the_whole_batch():
     assert sum(part["masks"] for part in parts) == whole["masks"]
 
 
-def test_the_teachers_attention_decides_and_guidance_is_reported():
-    high, low = (ibot(Mask(strategy=ATTENTION | {"prefer": p})) for p in ("high", "low"))
+@pytest.mark.parametrize(("prefer", "expected"), [("high", True), ("low", False)])
+def test_the_teachers_attention_decides_and_guidance_is_reported(prefer, expected, monkeypatch):
+    method = ibot(Mask(strategy=ATTENTION | {"prefer": prefer}))
     with torch.no_grad():
-        _, extras = high.teacher.backbone(batch().crops["global"].flatten(0, 1), attention=True)
-    best = extras["attention"].topk(4).indices
-    for method, expected in ((high, True), (low, False)):
-        shown = []
-        forward = type(method.student.backbone).forward
-        record = lambda self, images, **given: shown.append(given["hidden"]) or forward(self, images, **given)  # noqa: E731
-        method.student.backbone.forward = record.__get__(method.student.backbone)
-        method(batch(locals_=0), progress(), RNG)
-        assert shown[0].gather(1, best).all().item() is expected
-        assert method.rates(progress())["guidance"] == 1.0
+        _, extras = method.teacher.backbone(batch().crops["global"].flatten(0, 1), attention=True)
+    best, shown, forward = extras["attention"].topk(4).indices, [], method.student.backbone.forward
+
+    def record(images, **given):
+        shown.append(given["hidden"])
+        return forward(images, **given)
+
+    monkeypatch.setattr(method.student.backbone, "forward", record)
+    method(batch(locals_=0), progress(), RNG)
+    assert shown[0].gather(1, best).all().item() is expected
+    assert method.rates(progress())["guidance"] == 1.0
 
 
 def test_separate_heads_have_prototypes_of_their_own():
