@@ -1,12 +1,11 @@
 """DINO's augmentation: the official views of an image, rendered from the operations that were drawn for them.
 
-Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, except that
-it sums the resize in float32 where Pillow has fixed point (one value in 50,000 rounds to the next level), and that
-Pillow from 13 on resizes rows before columns where rows shrink much more (a fifth of the values round
-otherwise; colour operations stretch that to a few levels). So each view is held to 0.5 levels on average and
-16 at its worst value; resizing without antialiasing is off by 2 and more on average. The mean and deviation of the normalised
-view are held to 5e-3. The quantiles of crop areas and aspects come from other random numbers: 0.02, as the case
-says; with 20,000 draws our own noise is well below that.
+Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, with two
+exceptions: it sums the resize in float32 where Pillow has fixed point (one value in 50,000 rounds to the next
+level), and Pillow from 13 on resizes rows before columns where rows shrink much more (a fifth of the values
+round otherwise; colour operations stretch that to a few levels). So each view is held to 0.5 levels on average
+and 16 at its worst value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop
+areas and aspects come from other random numbers: 0.02, as the case says; with 20,000 draws our noise is below.
 """
 
 import numpy as np
