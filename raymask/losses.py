@@ -202,11 +202,8 @@ class _PartitionAndExpectation(torch.autograd.Function):
         by_gain = torch.empty_like(gain) if ctx.needs_input_grad[2] else None
         parts = (t.split(size) for t in (direction, gain, norms, by_direction))
         for number, (part, gains, norm, result) in enumerate(zip(*parts)):
-            mass, factor, place = (
-                masses[number],
-                factors[number, :, None],
-                slice(number * size, (number + 1) * size),
-            )
+            mass, factor = masses[number], factors[number, :, None]
+            place = slice(number * size, (number + 1) * size)
             by_rows += (mass @ weights[number]) * factor
             scaled = (small * factor).to(narrow)
             by_weight = torch.addmm(targets[:, place].T @ by_expected, mass.T, scaled).to(part.dtype)

@@ -18,8 +18,8 @@ from pipelines.batch import Batch
 from pipelines.settings import Settings
 from raymask.center import Center
 from raymask.ema import ema_
-from raymask.heads import Head
-from raymask.losses import Targets, cross_view_loss, mean_over_pairs, teacher_targets
+from raymask.heads import DinoHead, Head
+from raymask.losses import Prototypes, Targets, cross_view_loss, mean_over_pairs, teacher_targets
 from raymask.masks import Mask, Masks
 from raymask.methods.method import Method, Network
 from raymask.methods.patch import Hidden, Patch, hidden_patches
@@ -90,7 +90,7 @@ class DinoMethod(Method):
         rows = self._bottleneck(crops, patches, hidden)
         terms = cross_view_loss(
             rows[: crops.shape[:2].numel()].unflatten(0, crops.shape[:2]),
-            self.student.head.weight(),
+            _prototypes(self.student.head),
             taught.targets.probabilities.unflatten(0, (len(taught.patches), -1)),
             temperature=self.settings.student_temperature,
         )
@@ -112,7 +112,7 @@ class DinoMethod(Method):
         )
         targets = teacher_targets(
             self.teacher.head.bottleneck(tokens[:, :, 0].flatten(0, 1)),
-            self.teacher.head.weight(),
+            _prototypes(self.teacher.head),
             self.center.value,
             temperature=self.settings.teacher_temperature(progress),
         )
@@ -176,15 +176,18 @@ class DinoMethod(Method):
 def _check_patch(settings: Dino, mask: Mask) -> None:
     """Raises ValueError where a patch objective has nothing to predict, or an own last layer nothing to do."""
     if settings.patch is None and settings.head.patch_dim is not None:
-        raise ValueError(
-            "method.head.patch_dim is for the patch objective: set method.patch or leave it out"
-        )
+        raise ValueError("method.head.patch_dim is for the patch objective: set method.patch or leave it out")
     if settings.patch is not None and (mask.views != "student_globals" or mask.kind == "drop"):
         raise ValueError(
             "method.patch predicts the hidden patches of the student's global crops, but "
             f"mask.views={mask.views} and mask.kind={mask.kind}: "
             "choose mask.views=student_globals and mask.kind=token"
         )
+
+
+def _prototypes(head: DinoHead) -> Prototypes:
+    """The last layer in parts: the loss normalises it block by block."""
+    return Prototypes(head.last_layer.direction, head.last_layer.gain)
 
 
 @torch.no_grad()
