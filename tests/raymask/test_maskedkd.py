@@ -1,0 +1,279 @@
+"""MaskedKD: who sees what, what is learned, and which settings are refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.batch import Batch
+from pipelines.crops import Crops, LocalCrops, MultiCrop
+from raymask.config import Config
+from raymask.frozen import FrozenNetwork
+from raymask.masks import Mask
+from raymask.methods.kd_objectives import Deit, Hard, Manifold, Nothing, Soft
+from raymask.methods.keep import Keep
+from raymask.methods.labels import with_classes
+from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
+from raymask.mixing import Erasing, Mixing
+from raymask.progress import Progress
+from raymask.schedules import Linear
+from raymask.streams import Rng
+from raymask.teachers import Frozen
+from raymask.vit import Backbone
+
+RNG = Rng(seed=1, step=0)
+NOW = Progress(step=3, steps=20, steps_per_epoch=2)
+TEACHER = FrozenNetwork(name="deit_tiny_patch16_224", patch_size=8, dim=32, depth=3, heads=2)
+OBJECTIVES = [Nothing(), Soft(), Hard(), Deit(), Deit(hard=False), Manifold(tokens=20)]
+
+
+def build(
+    mask: Mask | None = None, *, student: str = "deit_tiny_patch16_224", views: int = 2, size=32, **settings
+) -> MaskedKDMethod:
+    """A small method in float64, in training mode."""
+    body = Backbone(name=student, image_size=size, patch_size=8, dim=24, depth=2, heads=2, drop_path=0.1)
+    crops = MultiCrop(
+        global_crops=Crops(count=views, size=size, blur=0.0, solarise=0.0), local_crops=LocalCrops(count=0)
+    )
+    given = {"classes": 5, "teacher": TEACHER, "keep": Keep(ratio=0.5)} | settings
+    return MaskedKDMethod(MaskedKD(**given), body, mask or Mask(views="none"), crops, seed=0).double().train()
+
+
+def batch(images: int = 4, *, views: int = 2, size: int = 32, first: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(5)
+    pixels = torch.randn(views, 12, 3, size, size, generator=draw, dtype=torch.float64)
+    who = torch.arange(first, first + images)
+    crops = {"global": pixels[:, first : first + images]}
+    return Batch(crops, who % 5, who + 3, torch.zeros_like(who), who, 0, images, 1)
+
+
+@contextmanager
+def watched(method: MaskedKDMethod) -> Iterator[list]:
+    """What the teacher is given, call by call: (images, visible places or None)."""
+    calls: list = []
+    hook = method.teacher.register_forward_pre_hook(
+        lambda _module, given: calls.append((given[0], given[1])), with_kwargs=False
+    )
+    yield calls
+    hook.remove()
+
+
+@pytest.mark.parametrize("source", ["student", "teacher", "network", "random"])
+@pytest.mark.parametrize(
+    "objective", OBJECTIVES, ids=lambda o: f"{o.kind}{'-soft' * (not getattr(o, 'hard', True))}"
+)
+def test_every_objective_learns_from_every_choice_of_patches(objective, source):
+    method = build(objective=objective, keep=Keep(ratio=0.5, source=source), selector=TEACHER)
+    report = method(batch(), NOW, RNG)
+    report["loss"].backward()
+    assert report["loss"].isfinite()
+    missing = [n for n, p in method.student.named_parameters() if p.grad is None]
+    assert missing == []
+    assert all(p.grad is None for p in method.teacher.parameters())
+    assert all(not value.requires_grad for name, value in report.items() if name != "loss")
+    assert {"loss", "base", "accuracy", "mask_ratio", "masks"} <= report.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224", "cait_xxs24_224"],
+)
+def test_every_family_of_teachers_can_be_masked(name):
+    teacher = FrozenNetwork(name=name, patch_size=8, dim=32, depth=2, heads=2)
+    method = build(teacher=teacher, objective=Manifold(tokens=9))
+    report = method(batch(), NOW, RNG)
+    report["loss"].backward()
+    assert report["loss"].isfinite() and report["mask_ratio"] == 0.5
+
+
+def test_the_teacher_sees_what_the_student_attends_to_most():
+    method = build(views=1).eval()
+    with watched(method) as calls:
+        method(batch(views=1), NOW, RNG)
+    images, visible = calls[0]
+    attention = method.student.backbone(images, attention=True)[1]["attention"]
+    assert torch.equal(visible, attention.topk(8, dim=1).indices.sort(1).values)
+
+
+def test_nothing_calls_no_teacher_and_builds_none():
+    method = build(objective=Nothing())
+    assert not list(method.teacher.parameters())
+    with watched(method) as calls:
+        report = method(batch(), NOW, RNG)
+    assert calls == [] and report["loss"] == report["base"]
+
+
+@pytest.mark.parametrize(("keep", "seen"), [(Keep(), None), (Keep(ratio=1.0), None), (Keep(count=3), 3)])
+def test_the_teacher_sees_as_many_patches_as_it_is_told(keep, seen):
+    method = build(keep=keep)
+    with watched(method) as calls:
+        method(batch(), NOW, RNG)
+    assert (None if calls[0][1] is None else calls[0][1].shape[1]) == seen
+
+
+def test_the_share_of_kept_patches_follows_its_schedule():
+    method = build(keep=Keep(ratio=Linear(start=1.0, end=0.5)))
+    ratios = [
+        method(batch(), Progress(step=step, steps=16, steps_per_epoch=4), RNG)["mask_ratio"].item()
+        for step in (0, 8)
+    ]
+    assert ratios == [0.0, 0.25]
+
+
+def test_student_and_teacher_get_the_same_mixed_and_erased_images():
+    method = build(mixing=Mixing(mixup=0.8), erasing=Erasing(probability=1.0))
+    given = batch()
+    with watched(method) as calls:
+        method(given, NOW, RNG)
+    assert calls[0][0].shape == (8, 3, 32, 32)
+    assert not torch.allclose(calls[0][0], given.crops["global"].flatten(0, 1))
+
+
+def test_the_loss_weighs_labels_and_teacher_by_alpha():
+    for alpha in (0.0, 0.3, 1.0):
+        report = build(objective=Soft(alpha=alpha)).eval()(batch(), NOW, RNG)
+        expected = (1 - alpha) * report["base"] + alpha * report["soft"]
+        assert report["loss"].item() == pytest.approx(expected.item())
+
+
+def test_chunks_of_a_batch_choose_the_same_patches_as_the_whole():
+    method = build(keep=Keep(ratio=0.5, guidance=0.5)).eval()
+    whole = method(batch(6), NOW, RNG)
+    parts = [method(part, NOW, RNG) for part in batch(6).chunks(2)]
+    assert whole["masks"] == sum(part["masks"] for part in parts)
+    assert whole["loss"].item() == pytest.approx(sum(part["loss"].item() for part in parts) / 3)
+
+
+def test_a_distilled_student_learns_labels_and_teacher_with_two_tokens():
+    method = build(student="deit_tiny_distilled_patch16_224", objective=Deit())
+    method(batch(), NOW, RNG)["loss"].backward()
+    assert method.student.head.cls.weight.grad.abs().sum() > 0
+    assert method.student.head.dist.weight.grad.abs().sum() > 0
+    labels_only = build(student="deit_tiny_distilled_patch16_224", objective=Deit(alpha=0.0))
+    labels_only(batch(), NOW, RNG)["loss"].backward()
+    assert labels_only.student.head.dist.weight.grad.abs().sum() == 0
+
+
+def test_a_teacher_with_another_grid_is_given_mapped_scores():
+    finer = TEACHER.model_copy(update={"patch_size": 4})
+    method = build(teacher=finer, keep=Keep(ratio=0.5))
+    with watched(method) as calls:
+        report = method(batch(), NOW, RNG)
+    assert calls[0][1].shape[1] == 32 and report["mask_ratio"] == 0.5
+    larger = TEACHER.model_copy(update={"image_size": 48})
+    assert build(teacher=larger)(batch(), NOW, RNG)["loss"].isfinite()
+
+
+def test_a_convolutional_teacher_is_a_control_without_a_mask():
+    method = build(teacher=FrozenNetwork(name="resnet10t"), keep=Keep())
+    assert method(batch(), NOW, RNG)["loss"].isfinite()
+    with pytest.raises(ValueError, match="cannot drop patches"):
+        build(teacher=FrozenNetwork(name="resnet10t"))
+
+
+@pytest.mark.parametrize("kind", ["token", "drop", "pixel"])
+def test_the_student_can_be_masked_as_a_baseline(kind):
+    method = build(Mask(views="student_globals", kind=kind, ratio=0.5))
+    with watched(method) as calls:
+        method(batch(), NOW, RNG)["loss"].backward()
+    assert calls[0][1].shape[1] == 8
+
+
+def test_half_precision_scores_are_compared_in_single():
+    method = build().float()
+    given = batch()
+    single = Batch({"global": given.crops["global"].float()}, *list(vars(given).values())[1:])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        report = method(single, NOW, RNG)
+    report["loss"].backward()
+    assert report["loss"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"keep": Keep(count=17)}, "cannot keep 17 patches: the network has 16"),
+        ({"keep": Keep(count=Linear(start=4, end=40))}, "cannot keep 40 patches"),
+        ({"teacher": TEACHER.model_copy(update={"image_size": (32, 64)})}, "different aspect"),
+        (
+            {"teacher": TEACHER.model_copy(update={"patch_size": 4}), "objective": Manifold()},
+            "same grid",
+        ),
+        ({"objective": Manifold(layers=((5, 0),))}, "the student has blocks 0 to 1"),
+        ({"classes": None}, "method.classes is not known"),
+        ({"mask": Mask(views="student_and_teacher")}, "chosen by method.keep"),
+        ({"mask": Mask(strategy={"kind": "attention"})}, "the student runs first"),
+        (
+            {"mask": Mask(kind="drop"), "objective": Manifold()},
+            "compares the tokens of both networks",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_serve_gets_one_sentence(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(**given)
+
+
+def test_a_selector_is_needed_where_a_network_chooses():
+    with pytest.raises(ValueError, match=r"method\.selector must say which one"):
+        MaskedKD(keep=Keep(source="network"))
+
+
+def config(**method) -> Config:
+    return Config.model_validate(
+        {"method": {"kind": "maskedkd", **method}, "evaluate": {"network": "student"}}
+    )
+
+
+class Labelled:
+    """A source as far as labels go."""
+
+    def __init__(self, labels: list[int], classes: int) -> None:
+        self.labels, self.classes = np.array(labels), [str(i) for i in range(classes)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def test_the_number_of_classes_is_the_datas():
+    assert with_classes(config(), Labelled([0, 1, 2], 3)).method.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "given", "sentence"),
+    [
+        ([0, -1, 1], 2, {}, "learns from labels, but 1 of 3 images"),
+        ([-1, -1], 0, {}, "learns from labels, but 2 of 2 images"),
+        ([0, 1], 2, {"classes": 10}, r"method\.classes=10, but .* has 2 classes"),
+    ],
+)
+def test_data_that_cannot_teach_is_refused(labels, classes, given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        with_classes(config(**given), Labelled(labels, classes))
+
+
+def test_a_frozen_teacher_is_not_evaluated():
+    wrong = config().model_copy(update={"evaluate": Config().evaluate})
+    with pytest.raises(ValueError, match=r"give evaluate\.network=student"):
+        with_classes(wrong, Labelled([0, 1], 2))
+
+
+def test_methods_without_labels_take_any_data():
+    plain = Config()
+    assert with_classes(plain, Labelled([-1], 0)) is plain
+
+
+def test_an_untrained_teacher_is_said_to_be_one():
+    assert "untrained" in build().remarks()[0]
+    assert build(objective=Nothing()).remarks() == []
+
+
+def test_a_step_is_the_same_again_and_the_teacher_stays_as_it_is():
+    first, again = (build(mixing=Mixing(cutmix=1.0)) for _ in range(2))
+    before = {name: tensor.clone() for name, tensor in first.teacher.state_dict().items()}
+    assert first(batch(), NOW, RNG)["loss"] == again(batch(), NOW, RNG)["loss"]
+    first.update_teacher(NOW)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in first.teacher.state_dict().items())
+    assert isinstance(first.teacher, Frozen)
