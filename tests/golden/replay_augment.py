@@ -3,9 +3,10 @@
 Tolerances. The official pixels come from Pillow, and `pipelines.render` follows it level for level, with two
 exceptions: it sums the resize in float32 where Pillow has fixed point (one value in 50,000 rounds to the next
 level), and Pillow from 13 on resizes rows before columns where rows shrink much more (a fifth of the values
-round otherwise; colour operations stretch that to a few levels). So each view is held to 0.5 levels on average
-and 16 at its worst value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop
-areas and aspects come from other random numbers: 0.02, as the case says; with 20,000 draws our noise is below.
+round otherwise; colour operations stretch that to a few levels). So each view is held to 0.5 levels on
+average, where another resize is off by 2 (the other bicubic) to 5 (bilinear), to 16 levels at its worst
+value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop areas and aspects come
+from other random numbers: 0.02, as the case says; with 20,000 draws our own noise is well below that.
 """
 
 import numpy as np
