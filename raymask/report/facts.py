@@ -64,8 +64,9 @@ class Facts:
 
     def _written(self) -> list[dict]:
         """What `raymask evaluate` left, oldest first."""
-        files = sorted((self.run / "eval").glob("*_step_*.json"))
-        return [json.loads(file.read_text())["results"] for file in files]
+        files = sorted((self.run / "eval").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        found = [json.loads(file.read_text()) for file in files]
+        return [line.get("results", {}) for line in found]
 
     @property
     def seconds(self) -> float:
