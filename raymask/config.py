@@ -53,8 +53,8 @@ class Config(Settings):
 def load(source: str, changes: list[str] | tuple[str, ...] = ()) -> Config:
     """The config of a preset's name or a YAML file's path, with `key=value` changes over it.
 
-    debug=true among the changes shrinks the run; what the other changes say still holds. Raises ValueError with
-    a sentence for each wrong key or value.
+    debug=true among the changes shrinks the run; what the other changes say still holds. Raises ValueError
+    with a sentence for each wrong key or value.
     """
     tree, name = presets.find(source)
     given = overrides.parse(list(changes))

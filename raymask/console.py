@@ -1,4 +1,4 @@
-"""What a run says: a progress bar on a terminal or a line an interval elsewhere, and all of it in train.log."""
+"""What a run says: a progress bar on a terminal, or a line an interval; all of it in train.log."""
 
 import sys
 import time

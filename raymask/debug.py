@@ -55,7 +55,7 @@ TOY = {
 
 
 def shrink(config: Config) -> Config:
-    """The toy run of the same shape: all global crops, at most two local ones, the same masks and objective."""
+    """The toy run of the same shape: all global crops, at most two local ones, the same objective."""
     local = min(2, config.data.crops.local_crops.count)
     toy = {**TOY, "data.crops.local_crops.count": local}
     return change(config, [f"{key}={_spelled(value)}" for key, value in toy.items() if _has(config, key)])

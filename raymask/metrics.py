@@ -1,7 +1,7 @@
 """metrics.jsonl: what a run measures, one JSON object a line, read from the device once an interval.
 
-Within an interval everything is summed where it is computed; nothing waits for the device. The sums are part of
-a checkpoint, so that a resumed run writes the lines that an unbroken one would have written.
+Within an interval everything is summed where it is computed; nothing waits for the device. The sums are
+part of a checkpoint, so that a resumed run writes the lines that an unbroken one would have written.
 """
 
 import json

@@ -46,7 +46,8 @@ def find(source: str) -> tuple[dict, str]:
 
 def preset(name: str, *, laptop: bool = False) -> dict:
     """The raw settings of a preset, those of the presets it extends included."""
-    return _merge(*_stack(name)) if laptop else _stack(name)[0]
+    settings, small = _stack(name)
+    return _merge(settings, _of_what_is_on(small, settings)) if laptop else settings
 
 
 def read_tree(path: Path) -> dict:
@@ -72,6 +73,19 @@ def _stack(name: str) -> tuple[dict, dict]:
         return settings, laptop
     below, small = _stack(own["extends"])
     return _merge(below, settings), _merge(small, laptop)
+
+
+def _of_what_is_on(small: dict, settings: dict) -> dict:
+    """The laptop settings without those of what the preset turns off: null stays null."""
+    kept = {}
+    for key, value in small.items():
+        if isinstance(value, dict):
+            if key in settings and settings[key] is None:
+                continue
+            below = settings.get(key)
+            value = _of_what_is_on(value, below) if isinstance(below, dict) else value
+        kept[key] = value
+    return kept
 
 
 def _read(name: str) -> dict:

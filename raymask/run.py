@@ -57,9 +57,14 @@ def create(run: Run) -> Path:
     return folder
 
 
-def discard(folder: Path) -> None:
-    """Removes a run directory in which nothing was trained, so that a refused start leaves nothing behind."""
-    shutil.rmtree(folder, ignore_errors=True)
+def discard_if_untrained(folder: Path) -> None:
+    """Removes a run directory in which nothing was learned, so that a refused start leaves nothing behind.
+
+    What names unreadable images stays: the refusal may have been about them.
+    """
+    kept = ("metrics.jsonl", "bad_samples.jsonl", "checkpoints")
+    if not any((folder / name).exists() for name in kept):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def environment(device: str, *, world: int) -> dict:

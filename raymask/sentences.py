@@ -52,7 +52,9 @@ def _path(loc: tuple, kind: str, tree: Any) -> list[str]:
     path: list[str] = []
     here = tree
     for place, key in enumerate(loc):
-        if (isinstance(here, dict) and key in here) or (isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)):
+        if key in (
+            here if isinstance(here, dict) else range(len(here)) if isinstance(here, list | tuple) else ()
+        ):
             here = here[key]
         elif not (kind == "missing" and place == len(loc) - 1):
             continue
@@ -66,7 +68,7 @@ def unknown_key(path: list[str], *, root: Model, tree: dict) -> str:
     start = f"unknown key '{'.'.join(path)}'"
     model = class_at(root, tree, parent)
     siblings = list(model.model_fields) if model is not None else []
-    everywhere = list(dict.fromkeys(keys(root)))
+    everywhere = sorted(dict.fromkeys(keys(root)), key=lambda key: key.count("."))
     meant = [
         *(".".join([*parent, key]) for key in get_close_matches(name, siblings, n=1, cutoff=0.75)),
         *(key for key in everywhere if key.rsplit(".", 1)[-1] == name),

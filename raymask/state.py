@@ -41,9 +41,12 @@ def save(
     folder: Path, *, method: nn.Module, optimiser: Optimizer, running: Tensors, state: Mapping[str, object]
 ) -> None:
     """Fills `folder` with a checkpoint."""
-    save_file(_on_host(method.state_dict()), folder / "model.safetensors")
-    save_file(_on_host(_by_parameter(method, optimiser)), folder / "optimiser.safetensors")
-    save_file(_on_host(running), folder / "running.safetensors")
+    parts = {"model": method.state_dict(), "optimiser": _by_parameter(method, optimiser), "running": running}
+    for name, part in parts.items():
+        try:
+            save_file(_on_host(part), folder / f"{name}.safetensors")
+        except SafetensorError as error:
+            raise OSError(f"the checkpoint {folder} cannot be written ({error})") from error
     (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
 
 

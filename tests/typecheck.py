@@ -11,7 +11,7 @@ _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, checking its annotations; as it is where one is a protocol that only static checkers know."""
+    """`function`, checking its annotations; as it is where one is a protocol without run-time checks."""
     try:
         return _check(function)
     except BeartypeDecorHintPep3119Exception:
