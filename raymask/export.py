@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from raymask import __version__
+from raymask import __version__, export_convvit
 from raymask.backbone import VisionBackbone
 from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, load_strictly, open_trained, read_tensors
 from raymask.vit import Backbone
@@ -21,13 +21,14 @@ TOLERANCE = 1e-4  # float32, two implementations of the same sums
 
 
 def export(
-    path: Path | str, *, out: Path | str | None = None, network: Literal["teacher", "student"] = "teacher"
+    path: Path | str, *, out: Path | str | None = None, network: Literal["teacher", "student"] | None = None
 ) -> Path:
     """Writes the backbone of a run or checkpoint and compares it with plain timm; returns the folder.
 
     Raises ValueError for a folder that exists and is no export, and where timm gives other features.
     """
     trained = open_trained(path, network=network)
+    network = network or trained.config.evaluate.network
     if out is None and trained.run is None:
         raise ValueError(
             f"{path} lies in no run directory, so the export has no place of its own: give out=FOLDER"
@@ -39,8 +40,12 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        write(trained, beside, network=network)
-        verify(trained.backbone, beside)
+        if trained.config.backbone.kind == "convvit":
+            export_convvit.write(trained, beside, network=network)
+            export_convvit.verify(trained.backbone, beside)
+        else:
+            write(trained, beside, network=network)
+            verify(trained.backbone, beside)
         shutil.rmtree(folder, ignore_errors=True)
         beside.replace(folder)
     finally:

@@ -12,10 +12,10 @@ from raymask.trained import open_trained
 
 
 class Exporting(Settings):
-    """out: folder of the export; null is RUN/export/NETWORK. network: whose backbone."""
+    """out: folder of the export; null is RUN/export/NETWORK. network: null is the evaluated one."""
 
     out: str | None = None
-    network: Literal["teacher", "student"] = "teacher"
+    network: Literal["teacher", "student"] | None = None
 
 
 def judge(path: Path, changes: list[str] | tuple[str, ...] = ()) -> dict[str, float]:

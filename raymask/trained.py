@@ -36,8 +36,10 @@ class Trained:
     tensors: str
 
 
-def open_trained(path: Path | str, *, network: Literal["teacher", "student"] = "teacher") -> Trained:
+def open_trained(path: Path | str, *, network: Literal["teacher", "student"] | None = None) -> Trained:
     """The backbone of a run (its last checkpoint), of a checkpoint, or of an export.
+
+    network: whose; None is the one that the run evaluates, since not every method has a teacher of its own
 
     Raises ValueError for anything else, and unless every tensor matches.
     """
@@ -58,12 +60,13 @@ def open_trained(path: Path | str, *, network: Literal["teacher", "student"] = "
     )
 
 
-def _open_checkpoint(folder: Path, network: str) -> Trained:
+def _open_checkpoint(folder: Path, network: str | None) -> Trained:
     from raymask.config import build
 
     state = describe(folder)
     config = build(state["config"])
     weights = read_tensors(folder / WEIGHTS)
+    network = network or config.evaluate.network
     prefix = f"{network}.backbone.vit."
     own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     if not own:

@@ -54,7 +54,7 @@ def extract(
 
 def _forward(backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
     tokens, extras = backbone(images, last=min(4, backbone.depth))
-    cls = tokens[:, 0].float()
+    cls = extras["cls"][-1].float()  # ConvViT has no class token, but a mean one
     if backbone.dim < BASE_WIDTH:
         return cls, torch.cat([block.float() for block in extras["cls"]], dim=1)
     return cls, torch.cat([cls, tokens[:, backbone.prefix :].float().mean(1)], dim=1)
