@@ -16,7 +16,7 @@ OUT ?= demo
 .PHONY: demo test lint bench clean
 
 demo: $(STAMP)
-	$(RUN) -m raymask demo $(if $(DATA),"$(DATA)") --out "$(OUT)"
+	$(RUN) -m raymask demo "$(DATA)" "$(OUT)"
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --budget=$(BUDGET)
@@ -27,7 +27,7 @@ lint: $(STAMP)
 	$(RUN) -m mypy pipelines raymask
 
 bench: $(STAMP)
-	for script in tests/benchmarks/[a-z]*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+	for script in tests/benchmarks/[a-z]*.py; do echo "== $$script"; $(RUN) -m tests.benchmarks.$$(basename $$script .py) || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache

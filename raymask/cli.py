@@ -23,6 +23,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="settings, such as train.epochs=10", show_default=False),
 ]
+RunOrCheckpoint = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run, one of its checkpoints", show_default=False)
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run", show_default=False)]
 
 
@@ -82,30 +85,56 @@ def inspect(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run, a checkpoint or an export")],
+    run: RunOrCheckpoint,
     changes: Changes = None,
 ) -> None:
-    """Measure a trained backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true."""
-    from raymask.judge import judge
+    """Measure a backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true."""
+    from raymask.evaluate import evaluate_run
 
-    for name, value in judge(run, changes or []).items():
+    for name, value in evaluate_run(run, changes or []).items():
         print(f"{name:24s} {value:.4f}")
 
 
 @app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run or a checkpoint")],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="out=FOLDER, network=teacher|student")
-    ] = None,
-) -> None:
-    """Write the backbone as a folder that plain timm opens, and compare the two."""
+def export(run: RunOrCheckpoint, changes: Changes = None) -> None:
+    """Write a folder that plain timm opens, and compare the two. Settings: out=FOLDER network=student."""
+    from typing import Literal
+
+    from pipelines.settings import Settings
     from raymask.export import export
-    from raymask.judge import Exporting
     from raymask.overrides import settings_of
+
+    class Exporting(Settings):
+        out: str | None = None
+        network: Literal["teacher", "student"] = "teacher"
 
     chosen = settings_of(Exporting, changes or [])
     print(export(run, out=chosen.out, network=chosen.network))
+
+
+@app.command()
+def report(run: RunPath, changes: Changes = None) -> None:
+    """Write report.html of a run: curves, masks, attention, cost. Setting: out=FILE."""
+    from pipelines.settings import Settings
+    from raymask.overrides import settings_of
+    from raymask.report import write_report
+
+    class Reporting(Settings):
+        out: str | None = None
+
+    print(write_report(run, out=settings_of(Reporting, changes or []).out))
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Argument(help="images of your own; without, 10,000 of Fashion-MNIST")] = "",
+    out: Annotated[str, typer.Argument(help="folder for shards and runs")] = "demo",
+    changes: Changes = None,
+) -> None:
+    """The main job on real images in a few minutes: pack, train, evaluate, export, report."""
+    from raymask.demo import Demo, demo
+
+    demo(Demo(data=data or None, out=out), tuple(changes or ()))
 
 
 @app.command()

@@ -66,7 +66,7 @@ class Facts:
         """What `raymask evaluate` left, oldest first."""
         files = sorted((self.run / "eval").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         found = [json.loads(file.read_text()) for file in files]
-        return [line.get("results", {}) for line in found]
+        return [line.get("results", {name: v for name, v in line.items() if "/" in name}) for line in found]
 
     @property
     def seconds(self) -> float:
