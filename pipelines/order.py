@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from pipelines.streams import GOLDEN, MIX1, MIX2, stream
 
-# n: positions asked for   s: shards   l: lanes   N: images of the data set
+# n: positions asked for   s: shards (s1: one more)   l: lanes (l1: one more)   N: images of the data set
 
 MAX_LANES = 64
 EPOCHS_KEPT = 3
@@ -38,8 +38,8 @@ class _Epoch:
     """One epoch: `ends[i]` images lie before the i-th of the permuted `shards`; `cuts` part the lanes."""
 
     shards: Int64[np.ndarray, " s"]
-    ends: Int64[np.ndarray, " s+1"]
-    cuts: Int64[np.ndarray, " l+1"]
+    ends: Int64[np.ndarray, " s1"]
+    cuts: Int64[np.ndarray, " l1"]
 
 
 class Order:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.formats.tar import Member, members
-from pipelines.index import ShardError, ShardIndex, make_index, opened, quick_check
+from pipelines.index import ShardError, ShardIndex, hash_tar, make_index, opened, quick_check
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 LABEL_FIELDS = ("label", "cls", "class_id", "target", "class")
@@ -62,8 +62,11 @@ def _image(group: dict[str, Member]) -> Member | None:
     return next(iter(plain + ends), None)
 
 
-def build_index(tar: Path) -> ShardIndex:
-    """Scans the headers of a tar. Raises ShardError, naming it, where that cannot be done."""
+def build_index(tar: Path, *, hashed: bool = False) -> ShardIndex:
+    """Scans the headers of a tar. Raises ShardError, naming it, where that cannot be done.
+
+    hashed: reads all of the tar for its checksum
+    """
     with opened(tar) as file:
         length = os.fstat(file).st_size
         rows: list[tuple[int, int, int]] = []
@@ -77,4 +80,5 @@ def build_index(tar: Path) -> ShardIndex:
                 keys.append(key)
         except ValueError as error:
             raise ShardError(f"shard {tar}: {error}") from None
-        return make_index(rows, keys, tar_bytes=length, quick=quick_check(file, length))
+        checksum = hash_tar(file) if hashed else ""
+        return make_index(rows, keys, tar_bytes=length, quick=quick_check(file, length), checksum=checksum)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.formats.tar import BLOCK, TarWriter, member_bytes
-from pipelines.index import index_bytes, index_path, make_index, quick_check, write_atomically
+from pipelines.index import HASHED, index_bytes, index_path, make_index, quick_check, write_atomically
 from pipelines.journal import Entry, Journal
 from pipelines.manifest import Shard
 from pipelines.plan import Packing
@@ -57,7 +57,7 @@ class ShardWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         quick = quick_check(self._file.fileno(), self._tar.position)
-        checksum = "blake2b:" + self._tar.digest.hexdigest()
+        checksum = HASHED + self._tar.digest.hexdigest()
         index = make_index(
             self._rows, self._keys, tar_bytes=self._tar.position, quick=quick, checksum=checksum
         )

@@ -71,7 +71,11 @@ def open_idx(files: list[Path]) -> dict[str, IdxSource]:
         raise ValueError(
             f"{files[0].parent} holds several IDX files ({', '.join(f.name for f in files)}): name one"
         )
-    return {split: _open_pair(file) for split, file in splits.items()}
+    found = {split: _open_pair(file) for split, file in splits.items()}
+    classes = max((source.classes for source in found.values()), key=len)
+    for source in found.values():
+        source.classes = classes  # a split may lack the last ones
+    return found
 
 
 def _open_pair(images: Path) -> IdxSource:

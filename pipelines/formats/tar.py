@@ -8,7 +8,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedIOBase
 
 BLOCK = 512
 PIECE = 1 << 20
@@ -134,7 +134,7 @@ class TarWriter:
     would cost more than the work itself. What has been added is in the file only after `close`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedIOBase) -> None:
         self.file, self.position = file, 0
         self.digest = hashlib.blake2b(digest_size=32)
         self._waiting = bytearray()

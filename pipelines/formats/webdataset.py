@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipelines.index import (
+    HASHED,
     ShardError,
     ShardIndex,
     check_index,
@@ -106,11 +107,11 @@ class TarSource:
         return number, sample - self._starts[number]
 
     def _index(self, number: int) -> ShardIndex:
-        tar = self.tars[number]
-        index = self._kept.get(tar) or stored_index(tar)
-        if (len(index), index.checksum) != (self.shards[number].images, self.shards[number].checksum):
+        tar, shard = self.tars[number], self.shards[number]
+        index = stored_index(tar, self._kept, hashed=shard.checksum.startswith(HASHED))
+        if (len(index), index.checksum) != (shard.images, shard.checksum):
             raise ShardError(
-                f"the index of shard {tar} is not the one that {NAME} describes: pack the data set again"
+                f"shard {tar} or its index was changed: {NAME} describes another: pack the data again"
             )
         return index
 
@@ -128,16 +129,20 @@ class TarSource:
         return shard
 
 
-def stored_index(tar: Path, kept: dict[Path, ShardIndex] | None = None) -> ShardIndex:
-    """The index of a tar: the one beside it, or a new one, which is stored there, or else in `kept`."""
+def stored_index(tar: Path, kept: dict[Path, ShardIndex], *, hashed: bool = False) -> ShardIndex:
+    """The index of a tar: the one beside it, or a new one, which is stored there, or else in `kept`.
+
+    hashed: whether a new one gets the checksum of the whole tar, which must be read for it
+    """
+    if tar in kept:
+        return kept[tar]
     index = read_index(tar)
     if index is None:
-        index = build_index(tar)
+        index = build_index(tar, hashed=hashed)
         try:
             write_atomically(index_path(tar), index_bytes(index))
         except OSError:  # a read-only place or a full disk: the index then lives in memory
-            if kept is not None:
-                kept[tar] = index
+            kept[tar] = index
     return index
 
 

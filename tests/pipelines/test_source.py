@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.index import index_path
+from pipelines.pack import Packing, pack
 from pipelines.source import ShardError, expand, open_source, open_splits
 from tests.pipelines.storage import files, folder, picture, shard, tar
 
@@ -161,8 +162,10 @@ def test_an_idx_pair_gives_lossless_images_and_labels(tmp_path, compress):
 def test_two_idx_pairs_are_train_and_val(tmp_path):
     pixels = np.zeros((2, 3, 3), dtype=np.uint8)
     idx(tmp_path / "train-images-idx3-ubyte", pixels, [0, 1])
-    idx(tmp_path / "t10k-images-idx3-ubyte", pixels[:1], [1])
-    assert {split: len(source) for split, source in open_splits(tmp_path).items()} == {"train": 2, "val": 1}
+    idx(tmp_path / "t10k-images-idx3-ubyte", pixels[:1], [0])
+    found = open_splits(tmp_path)
+    assert {split: len(source) for split, source in found.items()} == {"train": 2, "val": 1}
+    assert found["train"].classes == found["val"].classes == ["0", "1"]
 
 
 def test_more_labels_than_images_are_refused(tmp_path):
@@ -277,6 +280,62 @@ def test_a_tar_named_twice_is_refused(shards):
     (shards / "b.tar").symlink_to(shards / "a-000.tar")
     with pytest.raises(ValueError, match="names one tar twice"):
         open_source(shards)
+
+
+@pytest.fixture
+def packed(tmp_path):
+    root = tmp_path / "packed"
+    pack(folder(tmp_path / "images", each=10), root, Packing(shard_images=7), progress=False)
+    return root
+
+
+def test_a_packed_data_set_may_move(packed, tmp_path):
+    before = open_source(packed)
+    packed.rename(tmp_path / "elsewhere")
+    after = open_source(tmp_path / "elsewhere")
+    assert after.fingerprint == before.fingerprint == open_source(f"{tmp_path}/elsewhere/*.tar").fingerprint
+    assert after.classes == ["cat", "dog"]
+
+
+def test_a_lost_index_of_a_packed_shard_is_built_again_as_it_was(packed):
+    path = index_path(packed / "data-000001.tar")
+    data = path.read_bytes()
+    path.unlink()
+    assert open_source(packed).read(8)
+    assert path.read_bytes() == data
+
+
+def test_a_lost_shard_of_a_packed_data_set_is_named(packed):
+    (packed / "data-000001.tar").unlink()
+    with pytest.raises(
+        ShardError, match=r"data-000001\.tar is missing: dataset\.json names it with 7 images"
+    ):
+        open_source(packed)
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"), [(1000, "truncated: it has 1,000 bytes"), (1 << 20, "not the one")]
+)
+def test_a_packed_shard_of_another_length_is_named(packed, size, sentence):
+    os.truncate(packed / "data-000001.tar", size)
+    with pytest.raises(ShardError, match=rf"data-000001\.tar is {sentence}"):
+        open_source(packed)
+
+
+def test_a_packed_shard_with_another_ones_index_is_named(packed):
+    index_path(packed / "data-000001.tar").write_bytes(index_path(packed / "data-000000.tar").read_bytes())
+    with pytest.raises(ShardError, match=r"data-000001\.tar or its index was changed"):
+        open_source(packed).read(8)
+
+
+def test_a_changed_packed_shard_without_an_index_is_named(packed):
+    path = packed / "data-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[data.find(b"\xff\xd8\xff") + 30] ^= 1
+    path.write_bytes(data)
+    index_path(path).unlink()
+    with pytest.raises(ShardError, match=r"data-000001\.tar or its index was changed"):
+        open_source(packed).read(8)
 
 
 class Canary:
