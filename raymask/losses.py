@@ -11,12 +11,12 @@ method (which view is compared with which, weights of rows) happens on small ten
 to autograd.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 # b: images   v: student views   g: teacher views   r: student rows   t: target rows
 # k: prototypes   d: width of the bottleneck
@@ -163,7 +163,7 @@ class _PartitionAndExpectation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, rows: Tensor, direction: Tensor, gain: Tensor, targets: Tensor
+        ctx: Any, rows: Tensor, direction: Tensor, gain: Tensor, targets: Tensor
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, "t d"]]:
         narrow, wide = targets.dtype, torch.promote_types(targets.dtype, torch.float32)
         small = rows.to(narrow)
@@ -191,7 +191,7 @@ class _PartitionAndExpectation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, by_partition: Float[Tensor, " r"], by_expected: Float[Tensor, "t d"]
+        ctx: Any, by_partition: Float[Tensor, " r"], by_expected: Float[Tensor, "t d"]
     ) -> tuple[Tensor, Tensor, Tensor | None, None]:
         rows, direction, gain, targets, norms, factors, *blocks = ctx.saved_tensors
         weights, masses = blocks[: len(factors)], blocks[len(factors) :]

@@ -53,8 +53,17 @@ class Taught(NamedTuple):
     attention: Float[Tensor, "v b n"] | None
 
 
+class DinoNetwork(Network):
+    """A backbone under DINO's head."""
+
+    head: DinoHead
+
+
 class DinoMethod(Method):
     """Student, teacher, center, and the cross-view loss between them; iBOT's patch loss where asked for."""
+
+    student: DinoNetwork
+    teacher: DinoNetwork
 
     def __init__(self, settings: Dino, backbone: Backbone, mask: Mask, *, seed: int) -> None:
         super().__init__()
@@ -62,7 +71,7 @@ class DinoMethod(Method):
         self.settings, self.mask = settings, mask
         token = mask.kind == "token" and mask.views != "none"
         body = backbone.build(seed=seed, mask_token=token)
-        self.student = Network(body, settings.head.build(body.dim, seed=seed))
+        self.student = DinoNetwork(body, settings.head.build(body.dim, seed=seed))
         self.teacher = deepcopy(self.student).requires_grad_(False)
         if mask.views != "student_and_teacher":
             self.teacher.backbone.mask_token = None  # the student's alone

@@ -13,6 +13,9 @@ from raymask.streams import Rng
 class Network(nn.Module):
     """A backbone and the head that stands on it."""
 
+    backbone: VisionBackbone
+    head: nn.Module
+
     def __init__(self, backbone: VisionBackbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.step [--batch 8] [--repeats 7] [--precision bf16] [--compile] ...
 
-Each side lives in a process of its own (so that peak memory is its own) and takes its steps in turn with the other,
-which waits meanwhile; medians over the turns. Both take the same number of steps on the same kind of noise, and a
-small pair is first shown to give the same loss.
+Each side lives in a process of its own (so that peak memory is its own) and takes its steps in turn with the
+other, which waits meanwhile; medians over the turns. CPU time is shown beside wall time, because other work
+on the machine stretches the latter. A small pair is first shown to give the same loss.
 """
 
 import argparse
@@ -17,13 +17,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from pipelines.batch import Batch
 from raymask import step as step_module
-from raymask.device import autocast_dtype, describe, peak_memory, pick_device, synchronise
+from raymask.device import autocast_dtype, describe, peak_memory, pick_device, prepare, synchronise
 from raymask.heads import Head
 from raymask.masks import Mask
 from raymask.methods import dino as dino_module
@@ -32,12 +33,12 @@ from raymask.optim import Optim
 from raymask.progress import Progress
 from raymask.streams import Rng
 from raymask.vit import Backbone
-from tests.benchmarks.naive_dino import NaiveNetwork, naive_clip, naive_ema, naive_loss
+from tests.benchmarks._naive_dino import NaiveNetwork, carry, naive_clip, naive_ema, naive_loss
 
 CENTER_MOMENTUM, TEMPERATURE, MOMENTUM, CLIP = 0.9, 0.04, 0.996, 3.0
 SHAPES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
-Step = Callable[[int], None]
+Step = Callable[[int, Batch], None]
 
 
 class Clock:
@@ -88,11 +89,11 @@ def naive(options: argparse.Namespace, clock: Clock, device: torch.device) -> St
     student = NaiveNetwork(**shape, drop_path=0.1, head=head).to(device).train()
     teacher = NaiveNetwork(**shape, drop_path=0.0, head=head).to(device).requires_grad_(False)
     teacher.load_state_dict(student.state_dict())
-    optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-4, foreach=False)
+    learnt = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=1e-4, foreach=False)
     center = torch.zeros(options.prototypes, device=device)
 
-    def run(number: int) -> None:
-        batch = noise(options, number, device)
+    def run(number: int, batch: Batch) -> None:
         groups = [list(crops) for crops in batch.crops.values()]
         with clock("teacher forward"):
             targets = teacher(groups[:1])
@@ -133,10 +134,10 @@ def ours(options: argparse.Namespace, clock: Clock, device: torch.device) -> Ste
     dtype = autocast_dtype(device, options.precision)
     _clock_parts(clock, method, optimiser)
 
-    def run(number: int) -> None:
+    def run(number: int, batch: Batch) -> None:
         step_module.train_step(
             method,
-            noise(options, number, device),
+            batch,
             Progress(100 + number, 100_000, 1000),
             Rng(0, number),
             optimiser=optimiser,
@@ -162,6 +163,8 @@ def _clock_parts(clock: Clock, method: DinoMethod, optimiser: torch.optim.Optimi
 def work(side: str, options: argparse.Namespace) -> None:
     """A process of its own: takes a step for every line it reads, and answers with its time."""
     device = pick_device()
+    if side == "ours":
+        prepare(device)
     if options.threads:
         torch.set_num_threads(options.threads)
     clock = Clock(device)
@@ -169,13 +172,13 @@ def work(side: str, options: argparse.Namespace) -> None:
     for number, line in enumerate(sys.stdin):
         if line.strip() == "end":
             break
-        batch_start = time.perf_counter()
+        batch = noise(options, number, device)
         clock.seconds.clear()
-        run(number)
+        start, cpu = time.perf_counter(), time.process_time()
+        run(number, batch)
         synchronise(device)
-        spent = time.perf_counter() - batch_start
-        answer = {"seconds": spent, "parts": dict(clock.seconds), "memory": peak_memory(device)}
-        print(json.dumps(answer), flush=True)
+        answer = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+        print(json.dumps(answer | {"parts": clock.seconds, "memory": peak_memory(device)}), flush=True)
 
 
 def compare(options: argparse.Namespace) -> dict[str, list[dict]]:
@@ -207,22 +210,49 @@ def tell(options: argparse.Namespace, answers: dict[str, list[dict]]) -> None:
     print(f"{describe(device)}, {_processor()}, torch {torch.__version__}")
     print(
         f"vit {options.model}/{options.patch}, 2x{options.size} + {options.locals}x{options.local_size}, "
-        f"K = {options.prototypes}, batch {options.batch}, masks: {options.views} {options.kind} {options.ratio}, "
-        f"{precision}{', compiled' if options.compile else ''}; medians of {options.repeats} steps in turn"
+        f"K = {options.prototypes}, batch {options.batch}, masks: {options.views} {options.kind} "
+        f"{options.ratio}, {precision}{', compiled' if options.compile else ''}; "
+        f"medians of {options.repeats} steps in turn"
     )
-    speeds = {}
+    speeds, busy = {}, {}
     for side, (first, *steps) in answers.items():
         seconds = statistics.median(step["seconds"] for step in steps)
         speeds[side] = options.batch / seconds
+        busy[side] = statistics.median(step["cpu"] for step in steps)
         spread = sorted(options.batch / step["seconds"] for step in steps)
         print(
-            f"{side:6s} {speeds[side]:7.2f} images/s ({spread[0]:.2f} to {spread[-1]:.2f}), peak memory "
-            f"{steps[-1]['memory'] / 2**30:.2f} GiB, first step {first['seconds']:.1f} s"
+            f"{side:6s} {speeds[side]:7.2f} images/s ({spread[0]:.2f} to {spread[-1]:.2f}), "
+            f"{busy[side]:.2f} s of CPU a step, peak memory {steps[-1]['memory'] / 2**30:.2f} GiB, "
+            f"first step {first['seconds']:.1f} s"
         )
         for part in first["parts"]:
             middle = statistics.median(step["parts"][part] for step in steps)
             print(f"       {part:18s} {1000 * middle:8.1f} ms  {100 * middle / seconds:5.1f} %")
-    print(f"ratio  {speeds['ours'] / speeds['naive']:.2f}")
+    print(
+        f"ratio  {speeds['ours'] / speeds['naive']:.2f} of images/s, "
+        f"{busy['naive'] / busy['ours']:.2f} of CPU time"
+    )
+
+
+def same_loss() -> tuple[float, float]:
+    """The losses of a small pair with the same weights, crops and center, in float64: ours, as specified."""
+    body = Backbone(image_size=32, patch_size=8, dim=24, depth=2, heads=2, drop_path=0.0)
+    head = Head(hidden_dim=16, bottleneck_dim=8, out_dim=24)
+    method = DinoMethod(Dino(head=head), body, Mask(views="none"), seed=0).double()
+    with torch.no_grad():  # otherwise the networks agree and every image looks alike
+        for parameter in method.student.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    options = argparse.Namespace(batch=3, size=32, locals=3, local_size=16)
+    batch = noise(options, 0, torch.device("cpu"))
+    crops = {name: group.double() for name, group in batch.crops.items()}
+    shape = {"size": 32, "patch": 8, "dim": 24, "depth": 2, "heads": 2, "drop_path": 0.0}
+    student, teacher = (NaiveNetwork(**shape, head=head.model_dump()).double() for _ in range(2))
+    carry(method.student, student)
+    carry(method.teacher, teacher)
+    logits, targets = student([list(g) for g in crops.values()]), teacher([list(crops["global"])])
+    expected = naive_loss(logits, targets, torch.zeros(24), crops=5, temperature=TEMPERATURE)
+    report = method(replace(batch, crops=crops), Progress(0, 1, 1), Rng(0, 0))
+    return report["loss"].item(), expected.item()
 
 
 def _processor() -> str:
@@ -258,4 +288,7 @@ if __name__ == "__main__":
     if chosen.side:
         work(chosen.side, chosen)
     else:
+        mine, theirs = same_loss()
+        print(f"loss of a small pair in float64: {mine:.12f} here, {theirs:.12f} as specified")
+        assert abs(mine - theirs) < 1e-10
         tell(chosen, compare(chosen))

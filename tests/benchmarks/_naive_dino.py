@@ -1,7 +1,8 @@
-"""DINO's step as its specification is written: float32, full attention, one log-softmax a pair, loops over tensors.
+"""DINO's step as its specification is written: float32, full attention, a log-softmax a pair, tensor by tensor.
+tensors.
 
-The yardstick of `step.py`: same networks, same arithmetic, no attention paid to speed. Parameter names are the
-official ones, so that weights can be carried over and both steps shown to compute the same.
+The yardstick of `step.py`: same networks, same arithmetic, no attention paid to speed. `carry` takes weights
+over from our networks, so that both can be shown to compute the same.
 """
 
 import torch
@@ -44,7 +45,9 @@ class Block(nn.Module):
 class NaiveNetwork(nn.Module):
     """Backbone and head over a list of crops: one pass a resolution, one head pass."""
 
-    def __init__(self, *, size: int, patch: int, dim: int, depth: int, heads: int, drop_path: float, head: dict):
+    def __init__(
+        self, *, size: int, patch: int, dim: int, depth: int, heads: int, drop_path: float, head: dict
+    ):
         super().__init__()
         self.patch_embed = nn.Conv2d(3, dim, patch, patch)
         self.native = (size // patch, size // patch)
@@ -74,6 +77,19 @@ class NaiveNetwork(nn.Module):
         for block in self.blocks:
             x = block(x)
         return layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, 1e-6)[:, 0]
+
+
+def carry(network: nn.Module, into: NaiveNetwork) -> None:
+    """Loads the weights of one of our networks, strictly."""
+    inner = {"backbone.vit.": "", "head.": "", "last_layer.": "", "patch_embed.proj": "patch_embed"}
+    inner |= {"attn.": "", "mlp.fc": "fc"}
+    state = {}
+    for name, tensor in network.state_dict().items():
+        renamed = name
+        for old, new in inner.items():
+            renamed = renamed.replace(old, new)
+        state[renamed] = tensor
+    into.load_state_dict(state)
 
 
 def naive_loss(student: Tensor, teacher: Tensor, center: Tensor, *, crops: int, temperature: float) -> Tensor:
