@@ -1,5 +1,6 @@
 """What tests share: a few real images on disk, and shape checks of every annotated signature."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import tests.typecheck  # noqa: F401  (the hook below finds it by name)
 # Before the first import of raymask: from here on every call is checked against its annotated shapes.
 install_import_hook("raymask", "tests.typecheck.checked")
 
+BEGUN = time.monotonic()
+
 
 def write_photos(
     folder: Path, *, per_class: int, classes: tuple[str, ...] = ("cat", "dog"), seed: int = 0
@@ -27,6 +30,26 @@ def write_photos(
             noise[:, :, number % 3] += 100
             Image.fromarray(noise.astype(np.uint8)).save(folder / name / f"{index:03d}.png")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--budget", type=float, help="seconds after which no further slow test begins")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come last, in their order."""
+    items.sort(key=_is_slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips, and counts as skipped, the slow tests for which no time is left."""
+    budget = item.config.getoption("--budget")
+    if budget is not None and _is_slow(item) and time.monotonic() - BEGUN > budget:
+        pytest.skip(f"the budget of {budget:g} seconds is used up")
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 @pytest.fixture(scope="session")
