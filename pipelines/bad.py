@@ -101,7 +101,7 @@ class Reader:
 
         Which one is a pure function of the data. `clock(part)` is called as "read" and "decode" end.
         """
-        passed = []
+        passed: list[int] = []
         for attempt in range(len(self._source)):
             candidate = self._order.replacement(sample, attempt) if attempt else sample
             try:

@@ -112,7 +112,7 @@ def _rgb_of(hue, saturation, value):
 
 
 @njit(nogil=True, error_model="numpy")
-def shift_hue(planes, shift):
+def shift_hue(planes, shift: float):
     """Turns the hue by a share of a full turn, through HSV of 256 levels, in Pillow's mixed precision."""
     turn = np.int32(np.float64(shift) * 255.0)
     reds, greens, blues = planes[0].reshape(-1), planes[1].reshape(-1), planes[2].reshape(-1)
@@ -121,6 +121,6 @@ def shift_hue(planes, shift):
         value = max(red, green, blue)
         span = value - min(red, green, blue)
         hue = (_hue_level(red, green, blue, value, span) + turn) & 255
-        saturation = np.int32(np.float32(np.float32(span) / np.float32(max(value, 1))) * 255.0)
+        saturation = np.int32(np.float32(np.float32(span) / np.float32(value if value > 0 else 1)) * 255.0)
         red, green, blue = _rgb_of(hue, saturation, value)
         reds[i], greens[i], blues[i] = np.uint8(red), np.uint8(green), np.uint8(blue)

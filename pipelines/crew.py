@@ -7,7 +7,7 @@ turn comes, so nothing hangs and nothing is lost before it.
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 
@@ -41,7 +41,7 @@ class Crew:
         self._stop = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
 
-    def run(self, jobs: Iterator[Job]) -> Iterator[Any]:
+    def run(self, jobs: Iterator[Job]) -> Generator[Any, None, None]:
         """What each job finishes as, in order. Ends the threads when exhausted, closed or interrupted."""
         if not self._threads:
             for job in jobs:

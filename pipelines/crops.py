@@ -34,21 +34,21 @@ class Crops(Settings):
     solarise_threshold: level in 0..256
     """
 
-    count: int = Field(2, ge=0)
+    count: int = Field(default=2, ge=0)
     size: int | tuple[int, int] = 224
     scale: tuple[float, float] = (0.4, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     jitter: float = 0.8
-    brightness: float = Field(0.4, ge=0)
-    contrast: float = Field(0.4, ge=0)
-    saturation: float = Field(0.2, ge=0)
-    hue: float = Field(0.1, ge=0, le=0.5)
+    brightness: float = Field(default=0.4, ge=0)
+    contrast: float = Field(default=0.4, ge=0)
+    saturation: float = Field(default=0.2, ge=0)
+    hue: float = Field(default=0.1, ge=0, le=0.5)
     grey: float = 0.2
     blur: Probability = (1.0, 0.1)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarise: Probability = (0.0, 0.2)
-    solarise_threshold: int = Field(128, ge=0, le=256)
+    solarise_threshold: int = Field(default=128, ge=0, le=256)
 
     @property
     def height(self) -> int:
@@ -91,7 +91,7 @@ class Crops(Settings):
 class LocalCrops(Crops):
     """Small views of small parts of the image: the same fields with DINO's defaults for local crops."""
 
-    count: int = Field(8, ge=0)
+    count: int = Field(default=8, ge=0)
     size: int | tuple[int, int] = 96
     scale: tuple[float, float] = (0.05, 0.4)
     blur: Probability = 0.5

@@ -28,11 +28,11 @@ class Data(Settings):
     train: str | None = None
     val: str | None = None
     crops: MultiCrop = MultiCrop()
-    threads: int | None = Field(None, ge=0)
-    shuffle_window: int = Field(4096, ge=1)
-    prefetch: int = Field(2, ge=1)
-    max_bad_fraction: float = Field(0.01, ge=0, le=1)
-    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    threads: int | None = Field(default=None, ge=0)
+    shuffle_window: int = Field(default=4096, ge=1)
+    prefetch: int = Field(default=2, ge=1)
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -44,7 +44,7 @@ class BadSample(Exception):
 
 
 def decode(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The RGB pixels of an encoded image. Raises BadSample."""
+    """The RGB pixels of an encoded image, read-only. Raises BadSample."""
     if not data:
         raise BadSample("zero bytes")
     try:
@@ -69,7 +69,9 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it at 255
         levels = np.clip(np.asarray(image).astype(np.float32), 0, 65535)
         grey = np.rint(levels / 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        pixels = np.repeat(grey[:, :, None], 3, axis=2)
+        pixels.flags.writeable = False  # as Pillow's own: one compiled kernel serves both
+        return pixels
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns of a direct way to RGB; the colours are the same
     return np.asarray(image.convert("RGB"))

@@ -6,7 +6,7 @@ number of threads, and when each of them runs, changes nothing but the time it t
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from pipelines.arena import Arena
+from pipelines.arena import Arena, Shape
 from pipelines.bad import BadSamples, Reader
 from pipelines.batch import Batch
 from pipelines.crew import Crew
@@ -36,7 +36,7 @@ class _Timings:
     """Seconds by what they were spent on, summed over all threads."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
 
     def add(self, seconds: dict[str, float]) -> None:
@@ -44,9 +44,9 @@ class _Timings:
             for name, value in seconds.items():
                 self._seconds[name] += value
 
-    def take(self) -> dict[str, float]:
+    def take(self) -> defaultdict[str, float]:
         with self._lock:
-            taken, self._seconds = self._seconds, Counter()
+            taken, self._seconds = self._seconds, defaultdict(float)
         return taken
 
 
@@ -146,7 +146,7 @@ class Loader:
         reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
         self._cutter = _Cutter(data, reader, seed=seed)
         most = -(-batch // world)
-        shapes = {
+        shapes: dict[str, Shape] = {
             name: (crops.count, most, 3, crops.height, crops.width)
             for name, crops in data.crops.groups.items()
         }

@@ -35,7 +35,7 @@ def _jitter(levels, view):
 
 
 @njit(nogil=True)
-def render_levels(planes: np.ndarray, view: np.ndarray, levels: np.ndarray) -> None:
+def render_levels(planes: np.ndarray, view: np.record, levels: np.ndarray) -> None:
     """One view of turned planes (uint8 [3, w, h]) as 8-bit levels [3, n, m], before normalisation."""
     resize_window(
         planes, view.top, view.left, view.height, view.width, levels.shape[1:], (0, 0), view.flip != 0, levels

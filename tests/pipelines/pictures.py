@@ -8,14 +8,16 @@ from PIL import Image
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3] with detail at every scale, flat parts, and levels over the whole range."""
+    """uint8 [height, width, 3], read-only as decoded ones, with detail at every scale and levels over the range."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for scale in (4, 9, 23, 60):
         coarse = rng.uniform(0, 255, (height // scale + 2, width // scale + 2, 3)).astype(np.uint8)
         total += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), float)
     total = (total / 4 - 127) * 2.2 + 127
-    return np.clip(total, 0, 255).astype(np.uint8)
+    pixels = np.clip(total, 0, 255).astype(np.uint8)
+    pixels.flags.writeable = False
+    return pixels
 
 
 def encoded(pixels: np.ndarray, kind: str = "JPEG") -> bytes:

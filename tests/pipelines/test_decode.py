@@ -58,6 +58,7 @@ def test_16_bit_grey_is_scaled_not_clipped():
     levels = np.array([[0, 256, 257, 32768, 65535]], np.uint16)
     got = decode(saved(Image.fromarray(levels)), LIMIT)
     assert got[0].tolist() == [[v] * 3 for v in (0, 1, 1, 128, 255)]
+    assert got.flags.writeable == decode(encoded(PIXELS), LIMIT).flags.writeable
 
 
 def test_the_exif_orientation_is_ignored_as_by_torchvisions_folder():
