@@ -51,7 +51,10 @@ def parse(overrides: list[str]) -> dict:
             raise ValueError(
                 f"'{item}' is not key=value; a setting is given as, for instance, train.epochs=10"
             )
-        tree = _put(tree, path.strip().split("."), read_yaml(text, where=f"the value of '{path.strip()}'"))
+        value = read_yaml(text, where=f"the value of '{path.strip()}'")
+        # A later data.crops=... must join data=PATH, not replace it.
+        name = "data.train" if path.strip() == "data" and isinstance(value, str) else path.strip()
+        tree = _put(tree, name.split("."), value)
     return tree
 
 
