@@ -7,12 +7,13 @@ import timm
 import torch
 from pydantic import Field, model_validator
 from timm.models import is_model_in_modules
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pipelines.settings import Settings
 from raymask.state import tensors
 from raymask.teachers import Frozen
-from raymask.trained import WEIGHTS, load_strictly
+from raymask.trained import EXPORT_CONFIG, WEIGHTS, load_strictly, open_trained
 
 Size = tuple[int, int]
 
@@ -22,9 +23,8 @@ class FrozenNetwork(Settings):
 
     name: any timm model; patches can be dropped for VisionTransformers and CaiT
     pretrained: with timm's weights
-    weights: a file of safetensors under timm's names, or a run or checkpoint of this project whose student is
-    to
-        teach (it then says by itself which network it is, and `name` is not used)
+    weights: a file of safetensors under timm's names; or a run or checkpoint, whose student teaches (and to
+        choose patches also one without labels, or an export), which says by itself what network it is
     image_size: pixels a side that this network sees; None: what the student sees
     patch_size, dim, depth, heads: where a VisionTransformer differs from its name
     """
@@ -50,13 +50,14 @@ class FrozenNetwork(Settings):
         return not (self.pretrained or self.weights)
 
     def build(self, *, image_size: Size, seed: int, classes: int | None) -> Frozen:
-        """The network, frozen. `classes`: what its logits must stand for; None where they do not matter."""
+        """The network, frozen. `classes`: what its logits stand for; None where only attention is asked."""
         size = _pair(self.image_size) or image_size
-        network = (
-            self._from_run(size)
-            if self.weights and Path(self.weights).is_dir()
-            else self._from_timm(size, seed, classes)
-        )
+        if self.weights and Path(self.weights).is_dir():
+            folder = Path(self.weights)
+            network = backbone_of(folder) if classes is None else student_of(folder)
+            network.set_input_size(size)  # positions by timm's rule: from here on it is plain timm
+        else:
+            network = self._from_timm(size, seed, classes)
         has = getattr(network, "num_classes", None)
         if classes is not None and has != classes:
             raise ValueError(
@@ -82,45 +83,48 @@ class FrozenNetwork(Settings):
             load_strictly(network, state, where=Path(self.weights or ""))
         return network
 
-    def _from_run(self, size: Size) -> nn.Module:
-        """The student of a run of this project, with its classifier, as a plain timm network."""
-        folder = _newest(Path(self.weights or ""))
-        from raymask.config import read  # config reads the settings of this file
 
-        config = read(folder.parent.parent / "config.yaml")
-        state = tensors(folder / WEIGHTS)
-        head = {
-            name.removeprefix("student.head.cls."): t
-            for name, t in state.items()
-            if name.startswith("student.head.cls.")
-        }
-        if not head:
-            raise ValueError(
-                f"{folder} holds no classifier: a teacher must come from a run that learned labels"
-            )
-        backbone = config.backbone.model_copy(update={"pretrained": False})
-        vit = backbone.build(seed=0, classes=len(head["bias"])).vit
-        own = {
-            name.removeprefix("student.backbone.vit."): t
-            for name, t in state.items()
-            if name.startswith("student.backbone.vit.")
-        }
-        own |= {f"head.{name}": t for name, t in head.items()}
-        if hasattr(vit, "head_dist"):
-            own |= {f"head_dist.{name}": state[f"student.head.dist.{name}"] for name in head}
-        load_strictly(vit, own, where=folder)
-        vit.set_input_size(size)
-        return vit
+def backbone_of(folder: Path) -> VisionTransformer:
+    """The backbone of a run, checkpoint or export of any method: its moving average where there is one."""
+    if (folder / EXPORT_CONFIG).exists():
+        return open_trained(folder).backbone.vit
+    averaged = bool(_below(tensors(_newest(folder) / WEIGHTS), "teacher.backbone.vit."))
+    return open_trained(folder, network="teacher" if averaged else "student").backbone.vit
+
+
+def student_of(folder: Path) -> VisionTransformer:
+    """The student of a run or checkpoint with its classifiers, as a plain timm network."""
+    from raymask.config import read  # a config reads the settings of this file
+
+    folder = _newest(folder)
+    state = tensors(folder / WEIGHTS)
+    head = _below(state, "student.head.cls.")
+    if not head:
+        raise ValueError(f"{folder} holds no classifier: a teacher must come from a run that learned labels")
+    config = read(folder.parent.parent / "config.yaml")
+    backbone = config.backbone.model_copy(update={"pretrained": False})
+    vit = backbone.build(seed=0, classes=len(head["bias"])).vit
+    own = _below(state, "student.backbone.vit.") | {f"head.{name}": tensor for name, tensor in head.items()}
+    own |= {f"head_dist.{name}": tensor for name, tensor in _below(state, "student.head.dist.").items()}
+    load_strictly(vit, own, where=folder)
+    return vit
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
 
 def _create(name: str, changes: dict[str, Any], size: Size, pretrained: bool) -> nn.Module:
     """timm's model; networks of patches are given the size of the images, whose positions then fit."""
-    if is_model_in_modules(name.split(".")[0], ["vision_transformer", "deit"]):
+    if is_model_in_modules(name.split(".")[0], ["vision_transformer", "deit", "cait"]):
         changes = changes | {"img_size": size}
-    elif is_model_in_modules(name.split(".")[0], ["cait"]):
-        changes = changes | {"img_size": size[0]}
     try:
         return timm.create_model(name, pretrained=pretrained, **changes)
+    except TypeError as error:
+        raise ValueError(
+            f"{name!r} has no setting of its own for {', '.join(changes)}: patch_size, dim, depth and heads "
+            "are for VisionTransformers and CaiT, so leave them null"
+        ) from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise

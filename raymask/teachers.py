@@ -108,7 +108,7 @@ def require_maskable(network: nn.Module) -> None:
     if not is_maskable(network):
         raise ValueError(
             f"a teacher of the class {type(network).__name__} cannot drop patches: mask {MASKABLE}, "
-            "or let this teacher see everything (keep_ratio: 1)"
+            "or let this teacher see everything (method.keep.ratio=1)"
         )
 
 

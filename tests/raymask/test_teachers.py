@@ -3,12 +3,18 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from raymask import checkpoint, state
+from raymask.config import load, read
 from raymask.frozen import FrozenNetwork
 from raymask.masks.select import patch_scores
+from raymask.methods import build_method
 from raymask.teachers import Frozen, cls_attention, embed, look, patchify
+from raymask.train import train
+from raymask.trained import open_trained
 
 SMALL = {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "img_size": 32, "num_classes": 7}
 FAMILIES = {
@@ -148,7 +154,7 @@ def test_a_convolutional_network_teaches_whole_images_only():
     teacher = FrozenNetwork(name="resnet10t").build(image_size=(32, 32), seed=0, classes=5)
     assert teacher(images().float()).logits.shape == (3, 5)
     with pytest.raises(
-        ValueError, match=r"ResNet cannot drop patches: mask any timm VisionTransformer.*keep_ratio"
+        ValueError, match=r"ResNet cannot drop patches: mask any timm VisionTransformer.*keep\.ratio"
     ):
         teacher(images().float(), places(4))
     with pytest.raises(ValueError, match="cannot drop patches"):
@@ -180,3 +186,52 @@ def test_an_untrained_teacher_is_a_function_of_its_seed():
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
     assert any(not torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
     assert small.is_untrained
+
+
+def test_settings_that_a_network_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="'resnet10t' has no setting of its own for patch_size"):
+        FrozenNetwork(name="resnet10t", patch_size=8).build(image_size=(32, 32), seed=0, classes=5)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run or checkpoint"):
+        FrozenNetwork(weights=str(tmp_path)).build(image_size=(32, 32), seed=0, classes=5)
+
+
+def test_a_file_of_weights_under_timms_names_is_loaded_strictly(tmp_path):
+    small = {"name": "deit_tiny_patch16_224", "patch_size": 8, "dim": 24, "depth": 2, "heads": 3}
+    first = FrozenNetwork(**small).build(image_size=(32, 32), seed=0, classes=5)
+    save_file(first.network.state_dict(), tmp_path / "w.safetensors")
+    again = FrozenNetwork(**small, weights=str(tmp_path / "w.safetensors"))
+    assert not again.is_untrained
+    second = again.build(image_size=(32, 32), seed=9, classes=5)
+    assert torch.equal(second(images().float()).logits, first(images().float()).logits)
+    deeper = again.model_copy(update={"depth": 3})
+    with pytest.raises(ValueError, match="tensors match"):
+        deeper.build(image_size=(32, 32), seed=0, classes=5)
+
+
+@pytest.mark.slow
+def test_a_run_teaches_and_chooses_as_its_own_networks_do(photos, tmp_path):
+    root = [f"run.root={tmp_path}", f"data={photos}", "debug=true"]
+    labelled = train(load("kd-soft", [*root, "method.objective.kind=none", "run.name=labelled"]))
+    plain = train(load("dino", [*root, "run.name=plain"]))
+    pixels, size = images().float(), {"image_size": (32, 32), "seed": 0}
+    teacher = FrozenNetwork(weights=str(labelled)).build(classes=2, **size)
+    student = assembled(labelled)
+    tokens, _ = student.backbone(pixels)
+    assert torch.allclose(teacher(pixels).logits, student.head(tokens)[0], atol=1e-5)
+    chooser = FrozenNetwork(weights=str(plain)).build(classes=None, **size)
+    backbone = open_trained(plain, network="teacher").backbone
+    expected = backbone(pixels, attention=True)[1]["attention"]
+    assert torch.allclose(chooser.scores(pixels), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="holds no classifier"):
+        FrozenNetwork(weights=str(plain)).build(classes=2, **size)
+
+
+def assembled(run):
+    """The student of a run's last checkpoint, by way of its method."""
+    method = build_method(read(run / "config.yaml"))
+    folder = checkpoint.latest(run / "checkpoints")
+    method.load_state_dict(state.tensors(folder / "model.safetensors"))
+    return method.eval().student
