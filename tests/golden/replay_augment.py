@@ -78,6 +78,7 @@ def augment(case: Case) -> list[Deviation]:
     hyper = case.meta["hyper"]
     image = case["image"].numpy()
     pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    pixels.flags.writeable = False  # as decoded ones, for which the kernels are compiled
     crops = MultiCrop(mean=tuple(hyper["mean"]), std=tuple(hyper["std"]))
     found = []
     for name, operations in case.meta["ops"]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3], read-only as decoded ones, with detail at every scale and levels over the range."""
+    """uint8 [height, width, 3], read-only as decoded ones are, with detail at every scale."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for scale in (4, 9, 23, 60):

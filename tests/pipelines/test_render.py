@@ -82,6 +82,7 @@ def test_a_shift_of_the_hue_is_pillows_exactly(shift):
     pixels = np.concatenate(
         [picture(2, 60, 70), np.full((2, 70, 3), 9, np.uint8), np.zeros((2, 70, 3), np.uint8)]
     )
+    pixels.flags.writeable = False
     view = whole(pixels, order=order(HUE, BRIGHTNESS, CONTRAST, SATURATION), hue=shift)
     wanted = np.asarray(functional.adjust_hue(Image.fromarray(pixels), shift))
     assert (levels_of(pixels, view, pixels.shape[:2]) == wanted).all()
