@@ -1,5 +1,4 @@
-"""DINO's step as its specification is written: float32, full attention, a log-softmax a pair, tensor by tensor.
-tensors.
+"""DINO's step as it is specified: float32, full attention, a log-softmax a pair, loops over tensors.
 
 The yardstick of `step.py`: same networks, same arithmetic, no attention paid to speed. `carry` takes weights
 over from our networks, so that both can be shown to compute the same.
