@@ -93,6 +93,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def _version(name: str) -> str | None:
+    """The version of a package; what is imported knows its build (+cpu, +cu130) as well."""
+    imported = getattr(sys.modules.get(name), "__version__", None)
+    if imported is not None:
+        return str(imported)
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,0 +1,151 @@
+"""The command line: one sentence on stderr and an exit code, never a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raymask.cli import app, main
+from tests.conftest import write_photos
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a command line in this process; gives its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["raymask", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+            raise SystemExit(0)
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def refused(call, *arguments: object) -> str:
+    """The one sentence with which a command line is refused."""
+    code, out, err = call(*arguments)
+    assert code == 2 and not out and "Traceback" not in err
+    assert len(err.splitlines()) == 1, err
+    return err
+
+
+def test_every_verb_is_there_and_has_a_line_of_help(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for verb in "train resume pack inspect evaluate export report demo doctor presets".split():
+        assert f"  {verb} " in out
+    assert {command.callback.__doc__ is not None for command in app.registered_commands} == {True}
+
+
+def test_presets_are_listed_with_paper_and_masks_and_one_is_printed_as_yaml(call):
+    code, out, _ = call("presets")
+    assert code == 0 and "dino-random-mask\n" in out and "arXiv 2506.10582" in out and "masks: " in out
+    code, out, _ = call("presets", "dino-random-mask-laptop")
+    assert code == 0 and "views: student_globals" in out
+
+
+SENTENCES = {
+    ("train", "dinoo"): "unknown preset 'dinoo': did you mean 'dino'?",
+    ("train", "dino", "mask.ration=0.3"): "unknown key 'mask.ration': did you mean 'mask.ratio'?",
+    ("train", "dino", "train.precision=fp8"): "'train.precision' is 'fp8': possible are auto, float32, bf16",
+    ("train", "dino"): "data.train is not set",
+    ("train", "dino", "data=/no/such/folder"): "the path does not exist",
+    ("train", "dino", "oops"): "'oops' is not key=value",
+    ("resume", "/no/such/run"): "is no run directory",
+    ("evaluate", "/no/such/run"): "is no run directory, no checkpoint and no export",
+    ("export", "/no/such/run"): "is no run directory, no checkpoint and no export",
+    ("export", "/no/such/run", "netwrok=teacher"): "unknown key 'netwrok': did you mean 'network'?",
+    ("pack", "/no/such/folder", "/tmp/never"): "the path does not exist",
+    ("pack", "/no/such/folder", "/tmp/never", "holdot=0.1"): "unknown key 'holdot': did you mean 'holdout'?",
+    ("inspect", "/no/such/folder"): "the path does not exist",
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), SENTENCES.items(), ids=lambda value: str(value)[:60])
+def test_a_users_mistake_gets_one_sentence(call, tmp_path: Path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(call, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_gets_one_sentence_and_leaves_nothing_behind(call, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("no image")
+    torn = tmp_path / "torn.tar"
+    torn.write_bytes(b"\0" * 100 + b"x" * 100)
+    for source in ("empty", "text", "torn.tar"):
+        refused(call, "pack", source, tmp_path / "out")
+        refused(call, "train", "dino-laptop", f"data={source}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(call, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["raymask", "train", "dino", "debug=true", "data=/no/such/folder"])
+    with pytest.raises(ValueError, match="does not exist"):
+        main()
+
+
+def test_a_folder_of_photos_becomes_shards_that_inspect_and_doctor_can_read(call, tmp_path: Path):
+    source = write_photos(tmp_path / "photos", per_class=4)
+    code, out, _ = call("pack", source, tmp_path / "shards", "holdout=0.25")
+    assert code == 0 and "train: 6 images of 2 classes" in out
+    code, out, _ = call("inspect", tmp_path / "shards", tmp_path / "sheet.png")
+    assert code == 0 and "images       6" in out and (tmp_path / "sheet_val.png").stat().st_size > 1000
+    code, out, _ = call("doctor", tmp_path / "shards")
+    assert code == 0 and "6 images of 2 classes in train" in out and "WRONG" not in out
+
+
+def test_doctor_says_what_is_wrong_with_data_and_exits_with_1(call, tmp_path: Path):
+    source = write_photos(tmp_path / "photos", per_class=3)
+    (source / "cat" / "broken.png").write_bytes(b"not an image")
+    code, out, _ = call("doctor", source)
+    assert code == 1 and "WRONG  data" in out and "broken.png" in out
+
+
+def test_mismatched_torch_and_torchvision_are_recognised():
+    from raymask.doctor import _advice
+
+    assert "install both again from one index" in _advice("operator torchvision::nms does not exist")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_in_good_order_with_exit_code_130(photos: Path, tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "raymask",
+        "train",
+        "dino-laptop",
+        f"data={photos}",
+        "train.global_batch=8",
+    ]
+    process = subprocess.Popen(
+        [*command, "train.epochs=1000", "evaluate.knn=[5]", "train.log_steps=1", "run.name=x"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = tmp_path / "runs" / "x" / "metrics.jsonl"
+    until = time.monotonic() + 200
+    while not (lines.exists() and "loss" in lines.read_text()):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert (
+        err.splitlines()[-1] == f"raymask: stopped; continue with 'raymask resume {tmp_path / 'runs' / 'x'}'"
+    )
+    assert (tmp_path / "runs" / "x" / "checkpoints" / "last").exists()
