@@ -106,7 +106,7 @@ def export(run: RunOrCheckpoint, changes: Changes = None) -> None:
 
     class Exporting(Settings):
         out: str | None = None
-        network: Literal["teacher", "student"] = "teacher"
+        network: Literal["teacher", "student"] | None = None  # the one that the run evaluates
 
     chosen = settings_of(Exporting, changes or [])
     print(export(run, out=chosen.out, network=chosen.network))

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, mode
 from torch import Tensor, nn
 
 from pipelines.settings import Settings
-from raymask.backbone import Extras
+from raymask.backbone import Extras, VisionBackbone
 from raymask.convvit import ConvViT
 from raymask.vit import Backbone
 
@@ -17,18 +17,20 @@ from raymask.vit import Backbone
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
-class ConvVisionBackbone(nn.Module):
-    """A ConvViT in the place of a `VisionBackbone`: it drops patches and has no class or mask token."""
-
-    prefix = 0
-    mask_token = None
+class ConvVisionBackbone(VisionBackbone):
+    """A ConvViT in the place of a timm network: it drops patches and has no class or mask token."""
 
     def __init__(self, vit: ConvViT) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # the parent's constructor reads what only timm's networks have
         self.vit = vit
+        self.mask_token, self.prefix = None, 0
         self.patch_size, self.native, self.dim = vit.patch_size, vit.native, vit.dim
-        self.depth = len(vit.blocks3)
         self.rates = [0.0] * self.depth  # the recipes train without drop path
+
+    @property
+    def depth(self) -> int:
+        """Number of ViT blocks."""
+        return len(self.vit.blocks3)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches of an image."""
@@ -42,10 +44,12 @@ class ConvVisionBackbone(nn.Module):
         visible: Int[Tensor, "b k"] | None = None,
         drop: Tensor | None = None,
         attention: bool = False,
+        attention_block: int = -1,
         last: int = 1,
+        blocks: tuple[int, ...] = (),
     ) -> tuple[Float[Tensor, "b k d"], Extras]:
-        """The tokens of the visible patches; extras["cls"] is their mean, whatever `last` asks."""
-        assert drop is None
+        """The tokens of the visible patches; extras["cls"] is their mean, whatever `last` says."""
+        assert drop is None and not blocks
         if hidden is not None:
             raise ValueError(
                 "ConvViT has no mask token: set mask.kind=drop, or choose a plain ViT as backbone"
@@ -83,6 +87,11 @@ class ConvBackbone(Settings):
                 f"backbone.dims={self.dims}: the last must be a multiple of heads={self.heads} and of 4"
             )
         return self
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        return "convvit"
 
     @property
     def patch_size(self) -> int:

@@ -40,4 +40,9 @@ _BUILDERS: dict[type[Settings], Callable[[Config], Method]] = {
 
 def build_method(config: Config) -> Method:
     """The method that `config.method` describes, on the CPU, its weights a function of the config alone."""
+    if config.backbone.kind == "convvit" and not isinstance(config.method, Mae):
+        raise ValueError(
+            f"ConvViT has no class token, which method.kind={config.method.kind} learns from: "
+            "choose method.kind=mae or dmjd, or a plain ViT as backbone"
+        )
     return _BUILDERS[type(config.method)](config)
