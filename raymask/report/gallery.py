@@ -15,6 +15,8 @@ from raymask.evaluate.features import extract
 from raymask.evaluate.knn import neighbours, unit
 from raymask.evaluate.protocol import Evaluation, open_evaluation
 from raymask.evaluate.splits import Split
+from raymask.masks.disjoint import Disjoint
+from raymask.methods.disjoint_views import draw_views
 from raymask.methods.views import draw_masks, look
 from raymask.progress import Progress
 from raymask.report.facts import Facts
@@ -50,7 +52,8 @@ def views(facts: Facts) -> Gallery:
     rows: list[list[Picture]] = [[] for _ in range(len(batch))]
     columns = []
     for group, crops in batch.crops.items():
-        for view, images in enumerate(crops):
+        masked_views = len(hidden[group]) // len(crops) if group in hidden else 1
+        for view, images in enumerate(crops.repeat(masked_views, 1, 1, 1, 1)):
             columns.append(f"{group} {view + 1}")
             for row, image in enumerate(images):
                 pixels = levels(image, mean=facts.config.data.crops.mean, std=facts.config.data.crops.std)
@@ -79,7 +82,11 @@ def _masks(facts: Facts, batch: Batch) -> dict[str, Tensor]:
         block = config.mask.strategy.block
         _, scores = look(backbone, batch.crops["global"], None, kind="token", attention_block=block)
     progress = Progress(step=0, steps=1, steps_per_epoch=1)
-    found = draw_masks(config.mask, batch, backbone, progress, Rng(config.run.seed, 0), scores=scores)
+    rng = Rng(config.run.seed, 0)
+    if isinstance(config.mask.strategy, Disjoint):  # several views of each crop
+        rows = draw_views(config.mask, batch, backbone, progress, rng).hidden
+        return {"global": rows.unflatten(0, (-1, len(batch)))}
+    found = draw_masks(config.mask, batch, backbone, progress, rng, scores=scores)
     return {group: masks.hidden for group, masks in found.items()}
 
 
