@@ -39,7 +39,18 @@ def refused(call, *arguments: object) -> str:
 def test_every_verb_is_there_and_has_a_line_of_help(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in "train resume pack inspect evaluate export report demo doctor presets".split():
+    for verb in [
+        "train",
+        "resume",
+        "pack",
+        "inspect",
+        "evaluate",
+        "export",
+        "report",
+        "demo",
+        "doctor",
+        "presets",
+    ]:
         assert f"  {verb} " in out
     assert {command.callback.__doc__ is not None for command in app.registered_commands} == {True}
 

@@ -128,7 +128,7 @@ def test_a_run_directory_is_never_overwritten(run: Path, photos: Path):
 
 @pytest.mark.parametrize("key", ["run.seed=1", "mask.ratio=0.5", "train.global_batch=6", "optim.base_lr=1"])
 def test_a_run_does_not_go_on_under_another_config(run: Path, key: str):
-    with pytest.raises(ValueError, match=f"another config: {key.split('=')[0]}"):
+    with pytest.raises(ValueError, match=rf"another config: {key.split('=')[0]}"):
         resume(run, [key])
 
 
@@ -145,7 +145,7 @@ def test_pace_and_reports_may_change_on_the_way(run: Path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="is no run directory: it holds no config.yaml"):
+    with pytest.raises(ValueError, match=r"is no run directory: it holds no config\.yaml"):
         resume(tmp_path)
 
 
