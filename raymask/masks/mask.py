@@ -108,7 +108,16 @@ class Mask(Settings):
     @property
     def is_guided(self) -> bool:
         """Whether some network's attention is needed."""
-        return isinstance(self.strategy, AttentionStrategy)
+        return self.guide_block is not None
+
+    @property
+    def guide_block(self) -> int | None:
+        """The guide's block whose attention is needed; None where none is."""
+        return self.strategy.block if isinstance(self.strategy, AttentionStrategy) else None
+
+    def guidance(self, progress: Progress) -> float:
+        """How far the guide decides now: 0 is chance, 1 is its attention alone."""
+        return self.strategy.guidance(progress) if isinstance(self.strategy, AttentionStrategy) else 0.0
 
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest ratio."""

@@ -117,7 +117,7 @@ class DinoMethod(Method):
             batch.crops["global"],
             masks.get("global") if self.mask.views == "student_and_teacher" else None,
             kind=self.mask.kind,
-            attention_block=self.mask.strategy.block if self.mask.is_guided else None,
+            attention_block=self.mask.guide_block,
         )
         targets = teacher_targets(
             self.teacher.head.bottleneck(tokens[:, :, 0].flatten(0, 1)),
@@ -175,7 +175,7 @@ class DinoMethod(Method):
         rates = {
             "momentum": settings.momentum(progress),
             "teacher_temperature": settings.teacher_temperature(progress),
-            "guidance": self.mask.strategy.guidance(progress) if self.mask.is_guided else 0.0,
+            "guidance": self.mask.guidance(progress),
         }
         if settings.patch is not None:
             rates["patch_temperature"] = settings.patch.teacher_temperature(progress)
@@ -183,7 +183,7 @@ class DinoMethod(Method):
 
 
 def _check_patch(settings: Dino, mask: Mask) -> None:
-    """Raises ValueError where a patch objective has nothing to predict, or an own last layer nothing to do."""
+    """Raises ValueError where a patch objective has nothing to predict, or a last layer nothing to do."""
     if settings.patch is None and settings.head.patch_dim is not None:
         raise ValueError("method.head.patch_dim is for the patch objective: set method.patch or leave it out")
     if settings.patch is not None and (mask.views != "student_globals" or mask.kind == "drop"):
