@@ -54,7 +54,7 @@ class Mask(Settings):
     views: none, the student's global crops (arXiv:2506.10582), all its crops, or the teacher's crops as well
     ratio: share of the patches to hide, truncated to a count
     spread: the ratio is drawn uniformly from ratio - spread .. ratio + spread
-    per: the spread ratio is drawn once for the whole batch (AttMask's code), or for each image and view (iBOT)
+    per: draw it once for the whole batch, as AttMask does, or for each image and view, as iBOT does
     probability: share of the rows (an image in a view) that are masked at all
     start: share of the training, in whole epochs, before which nothing is masked (iBOT's start epoch)
     """
