@@ -54,8 +54,9 @@ class FrozenNetwork(Settings):
         size = _pair(self.image_size) or image_size
         if self.weights and Path(self.weights).is_dir():
             folder = Path(self.weights)
-            network = backbone_of(folder) if classes is None else student_of(folder)
-            network.set_input_size(size)  # positions by timm's rule: from here on it is plain timm
+            vit = backbone_of(folder) if classes is None else student_of(folder)
+            vit.set_input_size(size)  # positions by timm's rule: from here on it is plain timm
+            network: nn.Module = vit
         else:
             network = self._from_timm(size, seed, classes)
         has = getattr(network, "num_classes", None)

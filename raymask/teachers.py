@@ -95,6 +95,7 @@ def look(
     check_layers(network, layers)
     if isinstance(network, Cait):
         return _look_through_cait(network, images, visible=visible, layers=layers)
+    assert isinstance(network, VisionTransformer)
     return _look_through_vit(network, images, visible=visible, layers=layers)
 
 
@@ -114,7 +115,8 @@ def require_maskable(network: nn.Module) -> None:
 
 def check_layers(network: nn.Module, layers: tuple[int, ...]) -> None:
     """Raises ValueError for blocks that `network` does not have."""
-    depth = len(network.blocks)
+    blocks: Any = network.blocks
+    depth = len(blocks)
     if any(not 0 <= layer < depth for layer in layers):
         raise ValueError(
             f"asked for the tokens of blocks {list(layers)}, but the network has blocks 0 to {depth - 1}"
@@ -204,13 +206,14 @@ def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float
     require_maskable(network)
     if isinstance(network, Cait):
         return _cait_attention(network, images)
+    assert isinstance(network, VisionTransformer)
     tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
     prefix, cls = network.num_prefix_tokens, network.has_class_token
     return attention_row(network.blocks[-1], tokens, prefix=prefix, cls=cls)
 
 
 def attention_row(
-    block: nn.Module, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
+    block: Any, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
 ) -> Float[Tensor, "b n"]:
     """What `block` would attend to among patches: from token 0, or without [CLS] from all on average."""
     attention = getattr(block, "attn", None)
@@ -224,12 +227,12 @@ def attention_row(
     return torch.softmax(query @ key.mT * attention.scale, dim=-1).mean((1, 2))[:, prefix:]
 
 
-def _cait_attention(cait: Cait, images: Tensor) -> Float[Tensor, "b n"]:
+def _cait_attention(cait: Any, images: Tensor) -> Float[Tensor, "b n"]:
     patches = cait.blocks(_embed_patches(cait.patch_embed, images, None) + cait.pos_embed)
     cls = cait.cls_token.expand(len(images), -1, -1)
-    for block in cait.blocks_token_only[:-1]:
+    *before, last = cait.blocks_token_only
+    for block in before:
         cls = block(patches, cls)
-    last = cait.blocks_token_only[-1]
     tokens, attention = last.norm1(torch.cat([cls, patches], dim=1)), last.attn
     query = attention.q(tokens[:, :1]).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     key = attention.k(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
