@@ -20,6 +20,8 @@ Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 class ConvVisionBackbone(VisionBackbone):
     """A ConvViT in the place of a timm network: it drops patches and has no class or mask token."""
 
+    vit: ConvViT  # type: ignore[assignment]  # the one part in which it is no timm network
+
     def __init__(self, vit: ConvViT) -> None:
         nn.Module.__init__(self)  # the parent's constructor reads what only timm's networks have
         self.vit = vit

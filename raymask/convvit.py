@@ -10,6 +10,7 @@ Parameters carry the released names.
 
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -99,7 +100,7 @@ class ConvViT(nn.Module):
             dims[0], dims[2], strides[1] * strides[2], stride=strides[1] * strides[2]
         )
         self.stage2_output_decode = nn.Conv2d(dims[1], dims[2], strides[2], stride=strides[2])
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm asks for a class
         self.blocks1 = nn.ModuleList(ConvBlock(dims[0], mlp_ratios[0]) for _ in range(depths[0]))
         self.blocks2 = nn.ModuleList(ConvBlock(dims[1], mlp_ratios[1]) for _ in range(depths[1]))
         self.blocks3 = nn.ModuleList(

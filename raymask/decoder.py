@@ -1,6 +1,7 @@
 """Branches that predict targets from visible tokens: one for hidden patches, one for visible."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +30,7 @@ class Decoder(nn.Module):
         mlp_ratio: float = 4.0,
     ):
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm asks for a class
         self.prefix = prefix
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
@@ -41,9 +42,7 @@ class Decoder(nn.Module):
         self.norm = norm(dim)
         self.pred = nn.Linear(dim, target_dim)
 
-    def forward(
-        self, tokens: Float[Tensor, "b m d"], visible: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b n t"]:
+    def forward(self, tokens: Float[Tensor, "b m d"], visible: Int[Tensor, "b k"]) -> Float[Tensor, "b n t"]:
         """The prediction of every patch, in raster order."""
         x = self.embed(tokens)
         prefix, patches = x[:, : self.prefix], x[:, self.prefix :]

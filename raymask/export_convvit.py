@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from raymask import __version__
+from raymask.backbone import VisionBackbone
 from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, open_trained
 
 
@@ -37,7 +38,7 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
 
 
 @torch.no_grad()
-def verify(backbone: torch.nn.Module, folder: Path) -> None:
+def verify(backbone: VisionBackbone, folder: Path) -> None:
     """Raises ValueError unless the folder opens again and gives the same features."""
     again = open_trained(folder).backbone
     height, width = (side * patch for side, patch in zip(backbone.native, backbone.patch_size))

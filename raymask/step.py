@@ -35,6 +35,8 @@ def train_step(
     | method | guide (sees all) | scores | strategy | follower (sees masked) | hidden patches | objective |
     |---|---|---|---|---|---|---|
     | DINO + random masks | EMA teacher | none | random | student | token, drop or zero | cross-view [CLS] |
+    | MAE, ConvMAE | what gives the targets | none | one view | student | dropped | regression on hidden |
+    | DMJD | what gives the targets (HOG) | none | disjoint, V views | student | dropped | on visible, too |
     | MaskedKD | student | student [CLS] | keep the highest | frozen teacher | dropped | logits + labels |
 
     The batch is worked through in chunks of `chunk` images (None: all at once) whose gradients add up to

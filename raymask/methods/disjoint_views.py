@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipelines.batch import Batch
+from raymask.backbone import VisionBackbone
 from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import Disjoint, disjoint_order, hidden_from, unit_patches
 from raymask.methods.views import draw_masks
@@ -33,7 +34,7 @@ class Views:
 def draw_views(
     mask: Mask,
     batch: Batch,
-    backbone: torch.nn.Module,
+    backbone: VisionBackbone,
     progress: Progress,
     rng: Rng,
     *,
@@ -46,7 +47,7 @@ def draw_views(
     return Views(masks.visible().flatten(0, 1), masks.hidden.flatten(0, 1), 1, masks.signature)
 
 
-def _disjoint(strategy: Disjoint, ratio: float, batch: Batch, backbone: torch.nn.Module, rng: Rng) -> Views:
+def _disjoint(strategy: Disjoint, ratio: float, batch: Batch, backbone: VisionBackbone, rng: Rng) -> Views:
     crops = batch.crops["global"]
     grid = backbone.grid(*crops.shape[-2:])
     counts = strategy.plan(ratio, grid)

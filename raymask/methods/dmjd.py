@@ -8,8 +8,9 @@ from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from raymask.backbone import VisionBackbone
 from raymask.decoder import VisibleBranch
 from raymask.masks.disjoint import Disjoint
 from raymask.methods.disjoint_views import Views
@@ -46,7 +47,7 @@ class DmjdMethod(MaeMethod):
 
     settings: Dmjd
 
-    def branches(self, body: nn.Module, grid: tuple[int, int]) -> Branches:
+    def branches(self, body: VisionBackbone, grid: tuple[int, int]) -> Branches:
         """The decoder and the visible branch, of one width."""
         decoder = super().branches(body, grid).decoder
         return Branches(decoder, VisibleBranch(body.dim, self.width, dim=self.settings.decoder.dim))
@@ -58,6 +59,7 @@ class DmjdMethod(MaeMethod):
         settings, head = self.settings, self.student.head
         hidden = hidden_loss(head.decoder(tokens, views.visible), target, views.hidden, settings.loss)
         paired = views.visible if settings.pairing == "aligned" else views.visible.sort(dim=1).values
+        assert head.visible is not None
         predicted = head.visible(tokens[:, self.student.backbone.prefix :])
         visible = visible_loss(predicted, target, paired, settings.visible_loss)
         return {

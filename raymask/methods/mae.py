@@ -17,11 +17,14 @@ from torch.nn.functional import layer_norm
 from pipelines.batch import Batch
 from pipelines.crops import MultiCrop
 from pipelines.settings import Settings
+from raymask.backbone import VisionBackbone
 from raymask.convbackbone import AnyBackbone
-from raymask.decoder import Decoder
+from raymask.decoder import Decoder, VisibleBranch
 from raymask.ema import ema_
 from raymask.masks import Mask
+from raymask.masks.attention import AttentionStrategy
 from raymask.methods.disjoint_views import Views, draw_views
+from raymask.methods.mae_masks import check_masks
 from raymask.methods.mae_weights import fix_positions, initialise
 from raymask.methods.method import Method, Network
 from raymask.methods.views import drop_path_draws
@@ -58,14 +61,22 @@ class Mae(Settings):
 class Branches(nn.Module):
     """What stands on the encoder during training."""
 
-    def __init__(self, decoder: Decoder, visible: nn.Module | None = None) -> None:
+    def __init__(self, decoder: Decoder, visible: VisibleBranch | None = None) -> None:
         super().__init__()
         self.decoder = decoder
         self.visible = visible
 
 
+class Autoencoder(Network):
+    """An encoder and its branches."""
+
+    head: Branches
+
+
 class MaeMethod(Method):
     """An encoder, a decoder, and whatever gives the targets."""
+
+    student: Autoencoder
 
     def __init__(
         self, settings: Mae, backbone: AnyBackbone, mask: Mask, crops: MultiCrop, *, seed: int
@@ -80,6 +91,7 @@ class MaeMethod(Method):
         fix_positions(body, trained=trained)
         size = crops.global_crops.height, crops.global_crops.width
         grid = body.grid(*size)
+        check_masks(mask, settings.target, body, grid)
         if isinstance(settings.target, Teacher):
             self.add_module("teacher", Network(deepcopy(body), nn.Identity()).requires_grad_(False))
             self.width = body.dim
@@ -94,18 +106,29 @@ class MaeMethod(Method):
             torch.manual_seed(seed + 1)
             head = self.branches(body, grid)
         initialise(head, seed=seed + 1)
-        self.student = Network(body, head)
+        self.student = Autoencoder(body, head)
 
-    def branches(self, body: nn.Module, grid: tuple[int, int]) -> Branches:
+    def branches(self, body: VisionBackbone, grid: tuple[int, int]) -> Branches:
         """The decoder, on the grid of the training crops."""
         shape = self.settings.decoder
-        sizes = {"dim": shape.dim, "depth": shape.depth, "heads": shape.heads, "mlp_ratio": shape.mlp_ratio}
-        return Branches(Decoder(body.dim, self.width, grid=grid, prefix=body.prefix, **sizes))
+        return Branches(
+            Decoder(
+                body.dim,
+                self.width,
+                grid=grid,
+                prefix=body.prefix,
+                dim=shape.dim,
+                depth=shape.depth,
+                heads=shape.heads,
+                mlp_ratio=shape.mlp_ratio,
+            )
+        )
 
     @property
-    def teacher(self) -> nn.Module:  # type: ignore[override]
-        """The network that gives the targets; without one the student stands in for it."""
-        return self._modules.get("teacher") or self.student
+    def teacher(self) -> Network:  # type: ignore[override]  # a property of what may not be there
+        """The moving average that gives the targets; without one the student stands in for it."""
+        teacher = self._modules.get("teacher")
+        return teacher if isinstance(teacher, Network) else self.student
 
     def train(self, mode: bool = True) -> "MaeMethod":
         """A teacher never trains."""
@@ -129,11 +152,12 @@ class MaeMethod(Method):
         self, images: Float[Tensor, "r 3 h w"]
     ) -> tuple[Float[Tensor, "r n t"], Float[Tensor, "r n"] | None]:
         """What is to be predicted of each patch, and what [CLS] attends to, where the mask asks for it."""
-        target, guided = self.settings.target, self.mask.is_guided
+        target, strategy = self.settings.target, self.mask.strategy
+        guided = isinstance(strategy, AttentionStrategy)
         if isinstance(target, Teacher):
             body = self.teacher.backbone
-            asked = {"attention": True, "attention_block": self.mask.strategy.block} if guided else {}
-            tokens, extras = body(images, **asked)
+            block = strategy.block if isinstance(strategy, AttentionStrategy) else -1
+            tokens, extras = body(images, attention=guided, attention_block=block)
             return layer_norm(tokens[:, body.prefix :].float(), (body.dim,)), extras.get("attention")
         if isinstance(target, FrozenTeacher):
             (tokens,) = self.frozen(images, layers=(len(self.frozen.network.blocks) - 1,)).tokens
@@ -142,9 +166,7 @@ class MaeMethod(Method):
         patch = square(self.student.backbone.patch_size)
         return target(images, patch, mean=self.crops.mean, std=self.crops.std), None
 
-    def _encode(
-        self, images: Tensor, views: Views, batch: Batch, rng: Rng
-    ) -> Float[Tensor, "q m d"]:
+    def _encode(self, images: Tensor, views: Views, batch: Batch, rng: Rng) -> Float[Tensor, "q m d"]:
         backbone = self.student.backbone
         rows = range(len(views.visible) // len(batch))
         drop = drop_path_draws(backbone, batch, rng, views=rows)
@@ -203,7 +225,8 @@ def fitting(frozen: Frozen, size: tuple[int, int], grid: tuple[int, int]) -> Fro
 
 def guidance(mask: Mask, progress: Progress) -> float:
     """How far the masks follow attention."""
-    return mask.strategy.guidance(progress) if mask.is_guided else 0.0
+    strategy = mask.strategy
+    return strategy.guidance(progress) if isinstance(strategy, AttentionStrategy) else 0.0
 
 
 def square(patch_size: tuple[int, int]) -> int:

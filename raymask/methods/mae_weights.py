@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from raymask.backbone import VisionBackbone
 from raymask.sincos import sincos_positions
 
 
@@ -28,9 +29,10 @@ def initialise(module: nn.Module, *, seed: int) -> None:
 
 
 @torch.no_grad()
-def fix_positions(body: nn.Module, *, trained: bool) -> None:
+def fix_positions(body: VisionBackbone, *, trained: bool) -> None:
     """The encoder's positions become sines and cosines, but for trained weights', and never learn."""
     table = body.vit.pos_embed
+    assert table is not None
     if not trained:
         prefix = table.shape[1] - body.native[0] * body.native[1]
         table.copy_(sincos_positions(table.shape[2], body.native, prefix=prefix)[None])
