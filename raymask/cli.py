@@ -178,8 +178,11 @@ def presets(
 
 
 def _done(run: Path) -> None:
+    """Writes the report of a run that has ended, and says where things are."""
+    from raymask.report import write_report
+
     if os.environ.get("RANK", "0") == "0":
-        print(run)
+        print(f"report: {write_report(run)}\nrun: {run}")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class Console:
         self.start = start
         self.begun = time.monotonic()
         self.bar: tqdm | None = None
+        self._said: set[str] = set()
         if leads and sys.stderr.isatty():
             self.bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
@@ -37,6 +38,12 @@ class Console:
         if self.log is not None:
             with self.log.open("a") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def say_once(self, topic: str, text: str) -> None:
+        """A sentence, the first time that there is one on this topic."""
+        if topic not in self._said:
+            self._said.add(topic)
+            self.say(text)
 
     def advance(self, done: int) -> None:
         """Moves the bar to `done` steps."""

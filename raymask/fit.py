@@ -6,6 +6,7 @@ It knows nothing of who started it: a plain process, torchrun, or a cluster, eac
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 
 import torch
@@ -20,10 +21,13 @@ from raymask.context import RunContext
 from raymask.device import describe, moved, peak_memory, pins_memory
 from raymask.evaluate import evaluate
 from raymask.metrics import Running
+from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
 from raymask.training import Training
 from raymask.world import barrier
+
+_WATCH = 20  # lines of metrics.jsonl between two looks at the signs of collapse
 
 Values = Mapping[str, Tensor | float]
 
@@ -146,16 +150,20 @@ def _log(live: _Live, done: int, values: Values) -> None:
     _refuse_nan(live)
     plan, means = live.training.plan, live.running.take()
     images, seconds = live.watch.take()
-    wait = live.loader.take_timings()["data_wait"]
+    timings = live.loader.take_timings()
     last = plan.progress(done - 1)
     line = {"step": done, "images": done * plan.batch, "epoch": last.epoch, "progress": done / plan.steps}
     line |= {name: value for name, value in means.items() if name not in ("samples", "masks")}
     line |= {name: value for name, value in values.items() if not torch.is_tensor(value)}
-    line |= {"images_per_s": images / seconds, "data_wait": wait / seconds}
+    line |= {"images_per_s": images / seconds, "data_wait": timings["data_wait"] / seconds}
     line |= {name: means[name] for name in ("samples", "masks")}
     if live.training.world.leads:
         metrics.append(live.lines, line)
+        if done % (_WATCH * plan.log) == 0:
+            _warn(live)
     live.console.show(line, done)
+    if timings["bad"]:
+        live.console.say_once("bad", "unreadable images are replaced by others; bad_samples.jsonl names them")
     live.context.report({name: v for name, v in line.items() if isinstance(v, float)}, step=done)
 
 
@@ -171,7 +179,21 @@ def _evaluate(live: _Live, done: int) -> None:
             (live.folder / "eval").mkdir(exist_ok=True)
             run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
             live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
+            _warn(live)
         barrier()
+
+
+def _warn(live: _Live) -> None:
+    """Says, once, if what was measured so far points to a collapse."""
+    prototypes = getattr(getattr(live.training.config.method, "head", None), "out_dim", None)
+    lines = list(metrics.read(live.lines))
+    verdict = judge(
+        [line for line in lines if "loss" in line],
+        [line for line in lines if "loss" not in line],
+        uniform=log(prototypes) if prototypes else None,
+    )
+    if verdict.state == "bad":
+        live.console.say_once("collapse", f"warning: {verdict.text}")
 
 
 def _save(live: _Live, done: int) -> None:

@@ -211,3 +211,23 @@ def test_every_preset_trains_stops_and_goes_on(photos: Path, tmp_path: Path, nam
         train(config)
     resume(folder)
     assert without_times(lines(folder)) == without_times(lines(whole))
+
+
+def test_a_collapse_is_said_once_and_early(photos: Path, tmp_path: Path):
+    broken = ("optim.base_lr=100", "train.steps=12", "evaluate.every_images=12")
+    run = train(load("dino", settings(photos, tmp_path, "x", *broken)))
+    log = (run / "train.log").read_text()
+    assert log.count("warning: ") == 1 and "ollapsed" in log
+    assert log.index("warning: ") < log.index("step 12/12")
+
+
+def test_an_unreadable_image_is_replaced_and_named(photos: Path, tmp_path: Path):
+    from tests.conftest import write_photos
+
+    source = write_photos(tmp_path / "photos", per_class=6)
+    (source / "cat" / "000.png").write_bytes(b"no image")
+    run = train(load("dino", settings(source, tmp_path, "x", "data.max_bad_fraction=0.2", "train.steps=4")))
+    assert "cat/000" in (run / "bad_samples.jsonl").read_text()
+    assert "bad_samples.jsonl names them" in (run / "train.log").read_text()
+    with pytest.raises(ValueError, match=r"0 %|max_bad_fraction|unreadable|bad"):
+        train(load("dino", settings(source, tmp_path, "y", "data.max_bad_fraction=0", "train.steps=4")))
