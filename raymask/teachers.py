@@ -108,8 +108,8 @@ def require_maskable(network: nn.Module) -> None:
     """Raises ValueError for a network without patch tokens, naming those that have them."""
     if not is_maskable(network):
         raise ValueError(
-            f"a teacher of the class {type(network).__name__} cannot drop patches: mask {MASKABLE}, "
-            "or let this teacher see everything (method.keep.ratio=1)"
+            f"a frozen {type(network).__name__} cannot drop patches and has no attention of [CLS]: "
+            f"choose {MASKABLE}, or let a teacher see everything (method.keep.ratio=1)"
         )
 
 

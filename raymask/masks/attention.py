@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from pipelines.settings import Settings
@@ -32,6 +32,14 @@ class AttentionStrategy(Settings):
     block: int = -1
     reveal_pool: float = Field(0.0, ge=0, lt=1)
     reveal: Schedule | None = None
+
+    @field_validator("guidance", "reveal")
+    @classmethod
+    def _is_a_share(cls, schedule: Schedule | None) -> Schedule | None:
+        if schedule is not None and not 0 <= schedule.bounds()[0] <= schedule.bounds()[1] <= 1:
+            low, high = schedule.bounds()
+            raise ValueError(f"goes from {low:g} to {high:g}, but a share lies between 0 and 1")
+        return schedule
 
     @property
     def hides_exact_counts(self) -> bool:

@@ -20,6 +20,12 @@ from raymask.masks.strategy import Guide
 # v: views   b: images   s: units of an image   k: visible units   n: patches   p: visible patches
 
 
+SEVERAL_VIEWS = (
+    "mask.strategy.kind=disjoint makes masked views of one crop, which only method.kind=mae and dmjd "
+    "train on: choose mask.strategy.kind=random"
+)
+
+
 class Disjoint(Settings):
     """Views that hide disjoint units as far as the mask ratio allows."""
 
@@ -34,10 +40,7 @@ class Disjoint(Settings):
 
     def hide(self, guide: Guide) -> Bool[Tensor, "b n"]:
         """Refused: a method that sees its crops once has no other views to be disjoint from."""
-        raise ValueError(
-            "mask.strategy.kind=disjoint makes masked views of one crop, which only method.kind=mae and dmjd "
-            "train on: choose mask.strategy.kind=random"
-        )
+        raise ValueError(SEVERAL_VIEWS)
 
     def plan(self, ratio: float, grid: tuple[int, int]) -> "Plan":
         """How many units each view hides on a grid of (rows, columns) patches at this mask ratio."""

@@ -105,6 +105,16 @@ class Mask(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _views_are_even(self) -> "Mask":
+        if isinstance(self.strategy, Disjoint) and (self.spread or self.start):
+            raise ValueError(
+                f"mask.strategy.kind=disjoint hides mask.ratio in every view from the first step on, but "
+                f"mask.spread={self.spread:g}, mask.start={self.start:g}: set both to 0, and make mask.ratio "
+                "a schedule if it is to change"
+            )
+        return self
+
     @property
     def is_guided(self) -> bool:
         """Whether some network's attention is needed."""
@@ -113,7 +123,17 @@ class Mask(Settings):
     @property
     def guide_block(self) -> int | None:
         """The guide's block whose attention is needed; None where none is."""
-        return self.strategy.block if isinstance(self.strategy, AttentionStrategy) else None
+        masks = self.views != "none"
+        return self.strategy.block if masks and isinstance(self.strategy, AttentionStrategy) else None
+
+    def check_guide(self, depth: int) -> None:
+        """Raises ValueError where a guide of so many blocks lacks the one whose attention is needed."""
+        block = self.guide_block
+        if block is not None and not -depth <= block < depth:
+            raise ValueError(
+                f"mask.strategy.block={block}, but the guide has {depth} blocks: "
+                f"choose one from 0 to {depth - 1}, or from -1 to {-depth} from the end"
+            )
 
     def guidance(self, progress: Progress) -> float:
         """How far the guide decides now: 0 is chance, 1 is its attention alone."""

@@ -23,7 +23,7 @@ from raymask.losses import Prototypes, Targets, cross_view_loss, mean_over_pairs
 from raymask.masks import Mask, Masks
 from raymask.methods.method import Method, Network
 from raymask.methods.patch import Hidden, Patch, hidden_patches
-from raymask.methods.views import draw_masks, drop_path_draws, look, mask_report, numbered
+from raymask.methods.views import check_single_views, draw_masks, drop_path_draws, look, mask_report, numbered
 from raymask.progress import Progress
 from raymask.schedules import Cosine, Fraction, Ramp, Schedule
 from raymask.streams import Rng
@@ -67,10 +67,12 @@ class DinoMethod(Method):
 
     def __init__(self, settings: Dino, backbone: Backbone, mask: Mask, *, seed: int) -> None:
         super().__init__()
+        check_single_views(mask)
         _check_patch(settings, mask)
         self.settings, self.mask = settings, mask
         token = mask.kind == "token" and mask.views != "none"
         body = backbone.build(seed=seed, mask_token=token)
+        mask.check_guide(body.depth)
         self.student = DinoNetwork(body, settings.head.build(body.dim, seed=seed))
         self.teacher = deepcopy(self.student).requires_grad_(False)
         if mask.views != "student_and_teacher":

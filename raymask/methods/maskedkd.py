@@ -26,7 +26,7 @@ from raymask.methods.kd_objectives import Layers, Lesson, Manifold, Nothing, Obj
 from raymask.methods.keep import Keep, check_grids
 from raymask.methods.method import Method, Network
 from raymask.methods.study import Studied, at, study, wide
-from raymask.methods.views import draw_masks, drop_path_draws
+from raymask.methods.views import check_single_views, draw_masks, drop_path_draws
 from raymask.mixing import Erasing, Mixing, erase, mix
 from raymask.progress import Progress
 from raymask.schedules import Constant
@@ -249,7 +249,8 @@ def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
             "mask.views=student_and_teacher: what the teacher sees is chosen by method.keep; "
             "mask.views=student_globals masks the student as well, none leaves it alone"
         )
-    if mask.views != "none" and mask.is_guided:
+    check_single_views(mask)
+    if mask.is_guided:
         raise ValueError(
             f"mask.strategy.kind={mask.strategy.kind} needs a guide that runs before the student, but in "
             "method.kind=maskedkd the student runs first: set mask.views=none, or a mask without scores"

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.batch import Batch
 from raymask.backbone import VisionBackbone
 from raymask.masks import Mask, Masks, hide_pixels
+from raymask.masks.disjoint import SEVERAL_VIEWS, Disjoint
 from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 
@@ -25,6 +26,12 @@ MASKED_GROUPS = {
     "student": ("global", "local"),
     "student_and_teacher": ("global", "local"),
 }
+
+
+def check_single_views(mask: Mask) -> None:
+    """Raises ValueError for masks of several views of a crop, where a method sees each crop once."""
+    if mask.views != "none" and isinstance(mask.strategy, Disjoint):
+        raise ValueError(SEVERAL_VIEWS)
 
 
 def numbered(batch: Batch) -> dict[str, range]:
