@@ -77,7 +77,7 @@ def largest(got: Tensor, expected: Tensor) -> float:
     """The largest absolute deviation; infinite where shapes differ."""
     if tuple(got.shape) != tuple(expected.shape):
         return float("inf")
-    return float((got.double() - expected.double()).abs().max()) if got.numel() else 0.0
+    return float((got.detach().double() - expected.double()).abs().max()) if got.numel() else 0.0
 
 
 def compare(what: str, got: Tensor, expected: Tensor, tolerance: float = 0.0) -> Deviation:
