@@ -32,12 +32,18 @@ def train_step(
     In every method one network, the guide, sees the whole crop and runs first; the other, the follower, sees
     what the mask leaves:
 
-    | method | guide (sees all) | scores | strategy | follower (sees masked) | hidden patches | objective |
+    | method | guide | scores | strategy | follower | hidden patches | objective |
     |---|---|---|---|---|---|---|
-    | DINO + random masks | EMA teacher | none | random | student | token, drop or zero | cross-view [CLS] |
-    | MAE, ConvMAE | what gives the targets | none | one view | student | dropped | regression on hidden |
-    | DMJD | what gives the targets (HOG) | none | disjoint, V views | student | dropped | on visible, too |
-    | MaskedKD | student | student [CLS] | keep the highest | frozen teacher | dropped | logits + labels |
+    | DINO + random masks | EMA teacher | none | random | student (global views)
+      | mask token, dropped or zeroed | cross-view [CLS] |
+    | AttMask on iBOT / DINO | EMA teacher | teacher's [CLS] attention | attention high / hint / low
+      | student (global views) | mask token | cross-view [CLS] + hidden patches (iBOT) |
+    | MaskedKD | student | student's [CLS] attention | keep the highest | frozen teacher | dropped
+      | soft or hard logits + labels |
+    | DMJD | what gives the targets (HOG, ...) | none | disjoint, V views | student | dropped
+      | regression on hidden + visible patches |
+
+    MAE and ConvMAE are DMJD with one view and without its visible branch.
 
     The batch is worked through in chunks of `chunk` images (None: all at once) whose gradients add up to
     those of the whole batch over all ranks, whatever their shares; matrix products run in `dtype` (None: as

@@ -94,7 +94,7 @@ class DinoMethod(Method):
         taught = self._teach(batch, masks, progress)
         if guided:
             masks = draw_masks(
-                self.mask, batch, self.student.backbone, progress, rng, scores=taught.attention
+                self.mask, batch, self.student.backbone, progress, rng, scores=self.scores(batch, taught)
             )
         crops, patches = self._study(batch, masks, rng)
         hidden = hidden_patches(masks["global"].hidden) if self.patch else None
@@ -111,6 +111,10 @@ class DinoMethod(Method):
             part = self._patch_loss(rows[crops.shape[:2].numel() :], taught, hidden, progress)
             loss, report = loss + part, report | {"loss_cls": loss.detach(), "loss_patch": part.detach()}
         return {"loss": loss, **report}
+
+    def scores(self, batch: Batch, taught: Taught) -> Float[Tensor, "v b n"] | None:
+        """What guides the masks of the global crops: AttMask's choice, the teacher's attention."""
+        return taught.attention
 
     @torch.no_grad()
     def _teach(self, batch: Batch, masks: dict[str, Masks], progress: Progress) -> Taught:
