@@ -215,13 +215,15 @@ def _exit_code(error: Exception) -> int | None:
 
 def _is_known_failure(error: Exception) -> bool:
     """Whether a run failed for a reason that its message tells: no finite loss, or no memory."""
-    return type(error).__name__ in ("Diverged", "OutOfMemoryError")
+    return type(error).__name__ in ("Diverged", "OutOfMemoryError", "InductorError", "BackendCompilerFailed")
 
 
 def _sentence(error: Exception) -> str:
     """The error in one sentence for each thing that is wrong."""
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "raymask: out of memory: a smaller train.chunk computes the same step in smaller parts"
+    if "Inductor" in type(error).__name__ or "Backend" in type(error).__name__:
+        return "raymask: torch.compile failed on this machine (no C++ compiler?): set train.compile=false"
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"raymask: {error.strerror.lower()}{where}"

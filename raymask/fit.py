@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import log
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipelines.batch import Batch
@@ -148,23 +147,21 @@ def _count(live: _Live, batch: Batch, values: Values) -> None:
 def _log(live: _Live, done: int, values: Values) -> None:
     """Writes a line of metrics.jsonl: means over the steps since the last one."""
     _refuse_nan(live)
-    plan, means = live.training.plan, live.running.take()
+    plan, (means, signatures) = live.training.plan, live.running.take()
     images, seconds = live.watch.take()
     timings = live.loader.take_timings()
     last = plan.progress(done - 1)
     line = {"step": done, "images": done * plan.batch, "epoch": last.epoch, "progress": done / plan.steps}
-    line |= {name: value for name, value in means.items() if name not in ("samples", "masks")}
-    line |= {name: value for name, value in values.items() if not torch.is_tensor(value)}
+    line |= means | {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     line |= {"images_per_s": images / seconds, "data_wait": timings["data_wait"] / seconds}
-    line |= {name: means[name] for name in ("samples", "masks")}
     if live.training.world.leads:
-        metrics.append(live.lines, line)
+        metrics.append(live.lines, {**line, **signatures})
         if done % (_WATCH * plan.log) == 0:
             _warn(live)
     live.console.show(line, done)
     if timings["bad"]:
         live.console.say_once("bad", "unreadable images are replaced by others; bad_samples.jsonl names them")
-    live.context.report({name: v for name, v in line.items() if isinstance(v, float)}, step=done)
+    live.context.report(line, step=done)
 
 
 def _evaluate(live: _Live, done: int) -> None:

@@ -45,7 +45,7 @@ class Running:
                 self.masks = self.masks + value
             elif torch.is_tensor(value):
                 self.sums[name] = self.sums.get(name, 0) + value.detach().to(torch.float64)
-        bad = ~torch.isfinite(values["loss"].detach())
+        bad = ~torch.isfinite(torch.as_tensor(values["loss"]).detach())
         self.broken = torch.where(
             (self.broken < 0) & bad, torch.full_like(self.broken, batch.step), self.broken
         )
@@ -60,7 +60,7 @@ class Running:
             torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
         return int(first) if int(first) < 1 << 62 else None
 
-    def take(self) -> dict[str, float | str]:
+    def take(self) -> tuple[dict[str, float], dict[str, str]]:
         """The means over the interval and all ranks, and the signatures in 16 hex digits; starts anew."""
         whole = self.tensors()
         sums = {
@@ -69,12 +69,12 @@ class Running:
         means = (torch.stack(list(sums.values())) / max(1, self.steps)).tolist() if sums else []
         signatures = {name: f"{int(whole[name]) & _MASK:016x}" for name in ("samples", "masks")}
         self._start()
-        return {**dict(zip(sums, means)), **signatures}
+        return dict(zip(sums, means)), signatures
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, their mean over all ranks, as a checkpoint holds them. A collective."""
         names = sorted(self.sums)
-        sums = mean_across(torch.stack([self.sums[name] for name in names])) if names else []
+        sums = mean_across(torch.stack([self.sums[name] for name in names])).unbind() if names else ()
         # int64 and uint64 add up alike modulo 2**64
         signed = self.samples - (1 << 64) if self.samples >> 63 else self.samples
         signatures = sum_across(torch.stack([torch.tensor(signed, device=self.device), self.masks]))

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from pipelines.data import open_train_and_val
 from pipelines.source import Source
+from raymask.backbone import VisionBackbone
 from raymask.config import Config
 from raymask.device import autocast_dtype, compile_
 from raymask.evaluate import Evaluation, open_evaluation
@@ -45,10 +47,11 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     steps = plan(config.train, images=len(source), evaluate_images=config.evaluate.every_images)
     method = build_method(config)
     for crops in config.data.crops.groups.values():
-        method.student.backbone.grid(crops.height, crops.width)
+        for backbone in _backbones(method.student):
+            backbone.grid(crops.height, crops.width)
     method.to(device).train()
     if config.train.compile:
-        compile_(method.student.backbone, method.teacher.backbone)
+        compile_(*_backbones(method.student), *_backbones(method.teacher))
     return Training(
         config=config,
         world=world,
@@ -61,3 +64,9 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
         optimiser=config.optim.build(method.student),
         evaluation=open_evaluation(config),
     )
+
+
+def _backbones(network: nn.Module) -> list[VisionBackbone]:
+    """The backbones of one side: one, or none where a method has something else there."""
+    found = getattr(network, "backbone", network)
+    return [found] if isinstance(found, VisionBackbone) else []
