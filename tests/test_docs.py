@@ -10,7 +10,7 @@ from raymask.cli import app
 from raymask.config import load
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = {command.name or command.callback.__name__ for command in app.registered_commands}
 
 
@@ -21,7 +21,8 @@ def test_links_lead_somewhere(page):
 
 
 def _commands(page: Path) -> list[list[str]]:
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+    text = re.sub(r"\\\n *", " ", page.read_text())
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S) + re.findall(r"^ {4}.*$", text, re.M)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line.split() for line in lines if line.startswith(("raymask ", "make "))]
 
