@@ -11,6 +11,7 @@ from typing import Any, Literal
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 
 from raymask import __version__, export_convvit
 from raymask.backbone import VisionBackbone
@@ -29,13 +30,7 @@ def export(
     """
     trained = open_trained(path, network=network)
     network = network or trained.config.evaluate.network
-    if out is None and trained.run is None:
-        raise ValueError(
-            f"{path} lies in no run directory, so the export has no place of its own: give out=FOLDER"
-        )
-    folder = Path(out) if out is not None else trained.run / "export" / network
-    if folder.exists() and not _is_export(folder):
-        raise ValueError(f"{folder} exists and is not an export: give another out=FOLDER")
+    folder = _place(path, trained, out, network)
     beside = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -53,25 +48,41 @@ def export(
     return folder
 
 
+def _place(path: Path | str, trained: Trained, out: Path | str | None, network: str) -> Path:
+    """The folder to write: `out`, or one inside the run. Raises ValueError for one of something else."""
+    if out is not None:
+        folder = Path(out)
+    elif trained.run is not None:
+        folder = trained.run / "export" / network
+    else:
+        raise ValueError(
+            f"{path} lies in no run directory, so the export has no place of its own: give out=FOLDER"
+        )
+    if folder.exists() and not _is_export(folder):
+        raise ValueError(f"{folder} exists and is not an export: give another out=FOLDER")
+    return folder
+
+
 def write(trained: Trained, folder: Path, *, network: str) -> None:
     """The weights under timm's names, and what timm and a reader need to know about them."""
-    vit = trained.backbone.vit
+    vit, settings = trained.backbone.vit, trained.config.backbone
+    assert isinstance(settings, Backbone), "a ConvViT has a writer of its own"
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     height, width = (
         side * patch for side, patch in zip(trained.backbone.native, trained.backbone.patch_size)
     )
     about = {
-        "architecture": trained.config.backbone.name.split(".")[0],
+        "architecture": settings.name.split(".")[0],
         "num_classes": 0,
         "num_features": vit.num_features,
         "global_pool": "token",
-        "model_args": arguments(trained.config.backbone),
+        "model_args": arguments(settings),
         "pretrained_cfg": {
             "input_size": [3, height, width],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 224 / 256,
+            "crop_pct": _crop_share(trained, max(height, width)),
             "mean": list(trained.config.data.crops.mean),
             "std": list(trained.config.data.crops.std),
             "num_classes": 0,
@@ -89,6 +100,12 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
     (folder / EXPORT_CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
 
+def _crop_share(trained: Trained, side: int) -> float:
+    """How much of the resized image the evaluated crop covers, as timm calls it crop_pct."""
+    resize = trained.config.evaluate.resize
+    return 224 / 256 if resize is None else (trained.config.evaluate.size or side) / resize
+
+
 def arguments(settings: Backbone) -> dict[str, Any]:
     """The keyword arguments that make timm's model of that name the trained one."""
     size = settings.image_size
@@ -104,12 +121,13 @@ def arguments(settings: Backbone) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def load_in_timm(folder: Path) -> torch.nn.Module:
+def load_in_timm(folder: Path) -> VisionTransformer:
     """The exported backbone in plain timm. Raises ValueError unless every tensor matches."""
     about = json.loads((folder / EXPORT_CONFIG).read_text())
     vit = timm.create_model(about["architecture"], pretrained=False, num_classes=0, **about["model_args"])
     load_strictly(vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
-    return vit.eval()
+    vit.eval()
+    return vit
 
 
 @torch.no_grad()

@@ -52,11 +52,12 @@ def knn_accuracy(
     ks = tuple(sorted({min(k, len(bank)) for k in ks}))
     similarities, places = neighbours(bank, queries, count=max(ks))
     labels = bank_labels[places]
-    results = {}
+    results: dict[int, tuple[float, float]] = {}
     for k in ks:
         ranks = _ranks(similarities[:, :k], labels[:, :k], query_labels, classes, temperature)
         top5 = min(5, k, classes)
-        results[k] = tuple(100.0 * int((ranks < top).sum()) / len(queries) for top in (1, top5))
+        right = [int((ranks < top).sum()) for top in (1, top5)]
+        results[k] = (100.0 * right[0] / len(queries), 100.0 * right[1] / len(queries))
     return results
 
 

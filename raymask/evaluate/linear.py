@@ -65,6 +65,9 @@ def _accuracy(classifier: nn.Linear, queries: Tensor, labels: Tensor, classes: i
     from torchmetrics.classification import MulticlassAccuracy  # takes seconds to import
 
     logits = classifier(queries)
-    tops = (1, min(5, classes))
-    metrics = [MulticlassAccuracy(classes, top_k=k, average="micro").to(logits.device) for k in tops]
-    return tuple(100.0 * float(metric(logits, labels)) for metric in metrics)
+
+    def top(k: int) -> float:
+        metric = MulticlassAccuracy(classes, top_k=k, average="micro").to(logits.device)
+        return 100.0 * float(metric(logits, labels))
+
+    return top(1), top(min(5, classes))

@@ -23,7 +23,7 @@ def evaluate_run(
     config = change(open_trained(path).config, list(overrides))
     trained = open_trained(path, network=config.evaluate.network)
     evaluation = open_evaluation(config)
-    if evaluation.missing is not None:
+    if evaluation.missing is not None or evaluation.queries is None:
         raise ValueError(evaluation.missing)
     device = pick_device()
     dtype = autocast_dtype(device, config.train.precision)
@@ -37,9 +37,16 @@ def evaluate_run(
     if trained.run is not None:
         folder = trained.run / "eval"
         folder.mkdir(exist_ok=True)
-        about = {"step": trained.step, "network": config.evaluate.network, "tensors": trained.tensors}
-        about |= {"train": config.data.train, "bank_images": len(evaluation.bank.samples)}
-        about |= {"val": config.data.val, "query_images": len(evaluation.queries.samples)}
-        about |= {"evaluate": config.evaluate.model_dump(mode="json"), "results": results}
+        about = {
+            "step": trained.step,
+            "network": config.evaluate.network,
+            "tensors": trained.tensors,
+            "train": config.data.train,
+            "val": config.data.val,
+            "bank_images": len(evaluation.bank.samples),
+            "query_images": len(evaluation.queries.samples),
+            "evaluate": config.evaluate.model_dump(mode="json"),
+            "results": results,
+        }
         write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
     return results

@@ -93,7 +93,7 @@ def number_text(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
-    return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e3 else f"{value:.3g}"
+    return f"{value:.4g}"
 
 
 def _x(share: float) -> float:

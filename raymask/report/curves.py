@@ -52,5 +52,5 @@ def _knn(facts: Facts) -> list[Line]:
 
 
 def _line(shown: str, lines: list[dict], name: str) -> Line:
-    found = [line for line in lines if name in line]
+    found = [line for line in lines if line.get(name) is not None]  # null: it was not finite
     return Line(shown.replace("_", " "), [line["images"] for line in found], [line[name] for line in found])

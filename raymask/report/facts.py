@@ -44,8 +44,8 @@ class Facts:
     @property
     def uniform(self) -> float | None:
         """ln K of a method with prototypes."""
-        head = getattr(self.config.method, "head", None)
-        return log(head.out_dim) if hasattr(head, "out_dim") else None
+        prototypes = getattr(getattr(self.config.method, "head", None), "out_dim", None)
+        return None if prototypes is None else log(prototypes)
 
     @property
     def results(self) -> dict[str, dict[str, float]]:

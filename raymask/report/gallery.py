@@ -15,6 +15,7 @@ from raymask.evaluate.features import extract
 from raymask.evaluate.knn import neighbours, unit
 from raymask.evaluate.protocol import Evaluation, open_evaluation
 from raymask.evaluate.splits import Split
+from raymask.masks.attention import AttentionStrategy
 from raymask.masks.disjoint import Disjoint
 from raymask.methods.disjoint_views import draw_views
 from raymask.methods.views import draw_masks, look
@@ -78,7 +79,7 @@ def _masks(facts: Facts, batch: Batch) -> dict[str, Tensor]:
     """True = hidden, [views, batch, patches] by group, as the run would draw them for this batch."""
     config, backbone = facts.config, facts.trained.backbone
     scores = None
-    if config.mask.is_guided:
+    if isinstance(config.mask.strategy, AttentionStrategy):
         block = config.mask.strategy.block
         _, scores = look(backbone, batch.crops["global"], None, kind="token", attention_block=block)
     progress = Progress(step=0, steps=1, steps_per_epoch=1)
@@ -128,7 +129,8 @@ def nearest(facts: Facts) -> Gallery:
         shown = _thumbnails(replace(bank, samples=bank.samples[[p for p, _ in near[:NEIGHBOURS]]]), facts)
         label = int(features[1].labels[row])
         named = partial(_name, evaluation)
-        pictures = [Picture(*_thumbnails(replace(asked, samples=asked.samples[[row]]), facts), named(label))]
+        (own,) = _thumbnails(replace(asked, samples=asked.samples[[row]]), facts)
+        pictures = [Picture(own, named(label))]
         for source, (place, similarity) in zip(shown, near):
             other = int(features[0].labels[place])
             good = None if label < 0 or other < 0 else label == other

@@ -41,8 +41,8 @@ def heat(
     """What is attended to, as heat over the greyed image; each map is stretched to its own range."""
     least, most = attention.min(), attention.max()
     shares = ((attention - least) / (most - least).clamp_min(1e-12)).float().cpu().reshape(1, 1, *grid)
-    shares = interpolate(shares, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
-    colours = colormaps["magma"](shares)[:, :, :3] * 255
+    smooth = interpolate(shares, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+    colours = np.asarray(colormaps["magma"](smooth.numpy()))[:, :, :3] * 255
     grey = pixels.mean(2, keepdims=True)
     return np.clip(0.3 * grey + 0.7 * colours, 0, 255).astype(np.uint8)
 

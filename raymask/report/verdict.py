@@ -97,5 +97,5 @@ def _shared_knn(evaluations: Sequence[dict]) -> str | None:
 
 
 def _mean(lines: Sequence[dict], name: str) -> float | None:
-    values = [line[name] for line in lines if name in line]
+    values = [line[name] for line in lines if line.get(name) is not None]  # null: it was not finite
     return sum(values) / len(values) if values else None

@@ -1,12 +1,14 @@
 """Exports open in plain timm and give the same features."""
 
 import json
+import shutil
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from raymask.checkpoint import latest
 from raymask.evaluate import evaluate_run
 from raymask.export import export, verify
 from raymask.trained import load_strictly, open_trained
@@ -80,6 +82,11 @@ def test_a_load_counts_its_tensors_or_names_what_is_wrong(run):
         load_strictly(backbone.vit, weights, where=run)
 
 
-def test_a_run_without_that_network_says_what_it_has(run):
-    with pytest.raises(ValueError, match="holds no nobody backbone; it holds student, teacher"):
-        open_trained(run, network="nobody")
+def test_a_run_without_that_network_says_what_it_has(run, tmp_path):
+    moved = tmp_path / "alone"
+    shutil.copytree(latest(run / "checkpoints"), moved)
+    weights = load_file(moved / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("teacher.")}
+    save_file(kept, moved / "model.safetensors")
+    with pytest.raises(ValueError, match="holds no teacher backbone; it holds student"):
+        open_trained(moved, network="teacher")
