@@ -36,7 +36,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; the copy is asynchronous where the memory is pinned."""
-        move = {name: getattr(self, name).to(device, non_blocking=True) for name in ("labels", "samples", "epochs", "positions")}
+        names = ("labels", "samples", "epochs", "positions")
+        move = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         crops = {name: crop.to(device, non_blocking=True) for name, crop in self.crops.items()}
         return replace(self, crops=crops, **move)
 

@@ -35,7 +35,8 @@ def fold(key: np.uint64, value: np.uint64) -> np.uint64:
 @njit(nogil=True, cache=True)
 def uniform(key: np.uint64, counter: np.uint64) -> float:
     """The draw number `counter` of the stream `key`: uniform in [0, 1), 53 bits."""
-    return float(mix(np.uint64(key) + GOLDEN * (np.uint64(counter) + np.uint64(1))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    bits = mix(np.uint64(key) + GOLDEN * (np.uint64(counter) + np.uint64(1)))
+    return float(bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 def purpose(name: str) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Before the optimiser step number `step` of `steps`; an epoch is `steps_per_epoch` steps (may be fractional)."""
+    """Before step number `step` of `steps`; an epoch is `steps_per_epoch` steps, perhaps with a fraction."""
 
     step: int
     steps: int

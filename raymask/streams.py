@@ -41,7 +41,7 @@ def fold(key: Int[Tensor, "*dims"], value: Int[Tensor, "*dims"] | int) -> Int[Te
     return mix(key + _GOLDEN * (value + 1))
 
 
-def uniforms(keys: Int[Tensor, "b"], count: int) -> Float[Tensor, "b {count}"]:
+def uniforms(keys: Int[Tensor, " b"], count: int) -> Float[Tensor, "b {count}"]:
     """The first `count` draws of each stream: float64, uniform in [0, 1)."""
     counters = torch.arange(1, count + 1, device=keys.device)
     bits = mix(keys[:, None] + _GOLDEN * counters)
@@ -55,7 +55,9 @@ class Rng:
     seed: int
     step: int
 
-    def per_sample(self, purpose: str, epochs: Int[Tensor, "b"], samples: Int[Tensor, "b"], view: int = 0) -> Int[Tensor, "b"]:
+    def per_sample(
+        self, purpose: str, epochs: Int[Tensor, " b"], samples: Int[Tensor, " b"], view: int = 0
+    ) -> Int[Tensor, " b"]:
         """One key for each image of a batch, the same on whatever rank or in whatever chunk it lies."""
         base = _signed(int(host.stream(self.seed, purpose, view)))
         return fold(fold(torch.full_like(samples, base), epochs), samples)

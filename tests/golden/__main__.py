@@ -23,7 +23,7 @@ def main(folders: list[str]) -> int:
             continue
         deviations = REPLAYS[case.kind](case)
         assert deviations, f"the replay of {case.kind} compared nothing"
-        # The entry nearest to (or furthest beyond) its tolerance stands for the case; NaN is the worst of all.
+        # The entry nearest to (or furthest beyond) its tolerance stands for the case; NaN is the worst.
         worst = max(deviations, key=lambda d: (not d.ok, d.value / d.tolerance if d.tolerance else d.value))
         ok = all(d.ok for d in deviations)
         failures += not ok

@@ -154,10 +154,7 @@ def loss(case: Case) -> list[Deviation]:
             delay=start / epochs,
         ),
     }
-    found = [
-        compare(name, over_epochs(ramp, epochs), case[name], 1e-15)
-        for name, ramp in ramps.items()
-    ]
+    found = [compare(name, over_epochs(ramp, epochs), case[name], 1e-15) for name, ramp in ramps.items()]
     centers = [case[name].flatten() for name in ("center_initial", "center2_initial")]
     for call, epoch in enumerate(hyper["epochs"]):
         temperatures = [ramp(Progress(epoch, epochs, 1)) for ramp in ramps.values()]
@@ -240,7 +237,7 @@ def train(case: Case) -> list[Deviation]:
 
 
 class Logged(Mask):
-    """The mask policy of a recorded run: its masks, and for AttMask ours from the logged draws, to compare."""
+    """The mask policy of a recorded run: its masks; for AttMask also ours from the logged draws."""
 
     _found: list[Deviation]
     _hidden: Tensor

@@ -27,5 +27,10 @@ def test_draws_look_uniform_and_independent():
 
 def test_streams_of_other_purposes_views_and_seeds_differ():
     one = torch.zeros(1, dtype=torch.int64)
-    keys = [Rng(s, 0).per_sample(p, one, one, view=v).item() for s in (0, 1) for p in ("a", "b") for v in (0, 1)]
+    keys = [
+        Rng(seed, 0).per_sample(purpose, one, one, view=view).item()
+        for seed in (0, 1)
+        for purpose in ("a", "b")
+        for view in (0, 1)
+    ]
     assert len(set(keys)) == len(keys)
