@@ -125,6 +125,7 @@ def load_in_timm(folder: Path) -> VisionTransformer:
     """The exported backbone in plain timm. Raises ValueError unless every tensor matches."""
     about = json.loads((folder / EXPORT_CONFIG).read_text())
     vit = timm.create_model(about["architecture"], pretrained=False, num_classes=0, **about["model_args"])
+    assert isinstance(vit, VisionTransformer)
     load_strictly(vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
     vit.eval()
     return vit

@@ -25,9 +25,10 @@ def with_classes(config: Config, source: Source) -> Config:
             f"data.train={config.data.train} have none and there are {there} classes: "
             "give images in a folder for each class, or shards packed from such"
         )
-    if method.classes not in (None, there):
+    given = getattr(method, "classes", None)
+    if given not in (None, there):
         raise ValueError(
-            f"method.classes={method.classes}, but data.train={config.data.train} has {there} classes"
+            f"method.classes={given}, but data.train={config.data.train} has {there} classes"
         )
     if config.evaluate.network == "teacher":
         raise ValueError(
