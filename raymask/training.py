@@ -15,6 +15,7 @@ from raymask.device import autocast_dtype, compile_
 from raymask.evaluate import Evaluation, open_evaluation
 from raymask.methods import Method, build_method
 from raymask.methods.labels import with_classes
+from raymask.methods.views import MASKED_GROUPS
 from raymask.plan import Plan, plan
 from raymask.step import Parallel
 from raymask.world import World
@@ -46,9 +47,11 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     config = with_classes(config, source)
     steps = plan(config.train, images=len(source), evaluate_images=config.evaluate.every_images)
     method = build_method(config)
-    for crops in config.data.crops.groups.values():
+    for group, crops in config.data.crops.groups.items():
         for backbone in _backbones(method.student):
-            backbone.grid(crops.height, crops.width)
+            rows, columns = backbone.grid(crops.height, crops.width)
+            if group in MASKED_GROUPS[config.mask.views]:
+                config.mask.check(rows * columns)
     method.to(device).train()
     if config.train.compile:
         compile_(*_backbones(method.student), *_backbones(method.teacher))

@@ -155,6 +155,7 @@ REFUSED = {
     "data.train=/no/such/place": "the path does not exist",
     "backbone.name=resnet18": "is not one of timm's VisionTransformers",
     "backbone.name=vit_smal_patch16_224": "vit_small_patch16_224",
+    "mask.ratio=0.01": "hides none of 16 patches: choose one of at least 0.0625",
 }
 
 
