@@ -166,6 +166,7 @@ def _log(live: _Live, done: int, values: Values) -> None:
 
 def _evaluate(live: _Live, done: int) -> None:
     """Measures the backbone on the held-out split, on the first rank while the others wait."""
+    _refuse_nan(live)
     training, plan = live.training, live.training.plan
     with live.watch.paused():
         if training.world.leads:
@@ -216,14 +217,14 @@ def _save(live: _Live, done: int) -> None:
 
 
 def _refuse_nan(live: _Live) -> None:
-    """Ends a run whose loss is not finite; its last good checkpoint stays."""
+    """Ends a run whose loss or gradient is not finite; its last good checkpoint stays."""
     step = live.running.broken_at()
     if step is not None:
         with live.context.latest() as good:
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         raise Diverged(
-            f"the loss is not finite any more since step {step}; {where}. A lower optim.base_lr or "
-            "optim.clip, or train.precision=float32 may help, in a new run"
+            f"the loss or its gradient is not finite any more since step {step}; {where}. A lower "
+            "optim.base_lr or optim.clip, or train.precision=float32 may help, in a new run"
         )
 
 

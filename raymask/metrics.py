@@ -24,7 +24,7 @@ class Running:
 
     sums: by name, float64; their mean over ranks is that of the global batch
     masks: signature of the hidden patches, int64 that wraps around; samples: that of the crops, on the host
-    broken: first step whose loss was not finite, or -1
+    broken: first step whose loss or gradient was not finite, or -1
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,15 +45,17 @@ class Running:
                 self.masks = self.masks + value
             elif torch.is_tensor(value):
                 self.sums[name] = self.sums.get(name, 0) + value.detach().to(torch.float64)
-        bad = ~torch.isfinite(torch.as_tensor(values["loss"]).detach())
+        # A gradient that is not finite has broken the weights, whatever the loss of its own step was.
+        signs = (values["loss"], values.get("grad_norm", 0.0))
+        good = torch.isfinite(torch.as_tensor(sum(torch.as_tensor(sign).detach() for sign in signs)))
         self.broken = torch.where(
-            (self.broken < 0) & bad, torch.full_like(self.broken, batch.step), self.broken
+            (self.broken < 0) & ~good, torch.full_like(self.broken, batch.step), self.broken
         )
         self.samples = add_signatures(self.samples, batch.signature)
         self.steps += 1
 
     def broken_at(self) -> int | None:
-        """The first step since the start whose loss was not finite on any rank. Waits for the device."""
+        """The first step since the start that broke, on any rank, or None. Waits for the device."""
         first = self.broken if int(self.broken) >= 0 else torch.full_like(self.broken, 1 << 62)
         if grouped():
             first = first.clone()

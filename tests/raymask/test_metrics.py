@@ -55,6 +55,13 @@ def test_the_first_step_without_a_finite_loss_is_remembered():
     assert running.broken_at() == 1
 
 
+def test_a_gradient_that_is_not_finite_counts_like_such_a_loss():
+    running = Running(torch.device("cpu"))
+    for step, norm in enumerate((1.0, float("nan"), float("inf"))):
+        running.add({**values(1.0, 0), "grad_norm": torch.tensor(norm)}, batch(step, 0))
+    assert running.broken_at() == 1
+
+
 def test_a_torn_last_line_is_left_out_and_later_lines_are_cut(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3):
