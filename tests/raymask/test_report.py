@@ -9,6 +9,7 @@ import torch
 
 from raymask.report import write_report
 from raymask.report.chart import Axis, Chart, Line, number_text
+from raymask.report.curves import _line
 from raymask.report.pictures import heat, levels, masked
 from raymask.report.verdict import judge
 from tests.raymask.tiny_run import pictures, tiny_run
@@ -134,6 +135,12 @@ def test_the_verdict_says_what_the_monitors_say(lines, evaluations, state, words
 
 def test_methods_without_prototypes_get_a_verdict():
     assert judge(_lines(), [], uniform=None).state == "good"
+
+
+def test_values_that_were_not_finite_are_left_out_of_curves_and_verdict():
+    lines = [{"images": 10, "loss": 5.0, "teacher_entropy": None}, {"images": 20, "loss": 4.0}]
+    assert _line("teacher entropy", lines, "teacher_entropy").points == []
+    assert judge(lines, [], uniform=UNIFORM).state == "good"
 
 
 def test_an_axis_holds_its_values_between_round_ticks():
