@@ -10,7 +10,6 @@ whole shard ended.
 """
 
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import available_cores
 from pipelines.decode import BadSample
 from pipelines.index import write_atomically
 from pipelines.journal import JOURNAL, Journal
@@ -83,7 +83,7 @@ def pack(
     Raises ValueError in one sentence; finished shards are then kept for the next call, nothing else is.
     """
     packing, root = packing or Packing(), Path(out)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_cores()
     jobs = plan_jobs(open_splits(source), packing)
     plan = plan_digest(jobs, packing)
     if done := _finished(root, jobs, plan):
