@@ -1,6 +1,7 @@
 # make demo [DATA=/path/to/images] [OUT=folder]   the main job, start to end, on real images
 # make test                                       every test; slow ones last, while they fit into BUDGET seconds
-# make lint | make bench | make clean
+# make lint | make clean
+# make bench [DATA=/path/to/jpegs]                what was measured in docs/; DATA adds the loader
 #
 # Each makes .venv and installs into it, once for each version of pyproject.toml.
 
@@ -27,7 +28,8 @@ lint: $(STAMP)
 	$(RUN) -m mypy pipelines raymask
 
 bench: $(STAMP)
-	for script in tests/benchmarks/[a-z]*.py; do echo "== $$script"; $(RUN) -m tests.benchmarks.$$(basename $$script .py) || exit 1; done
+	for name in step mask_speed masked_teacher convvit; do echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; done
+	[ -z "$(DATA)" ] || $(RUN) -m tests.benchmarks.loader "$(DATA)"
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache

@@ -1,6 +1,6 @@
 """Does masking the student's global views help DINO? Three arms at equal images seen, side by side.
 
-    python -m tests.benchmarks.mask_arms SHARDS RUNS       trains the arms that RUNS lacks, then prints the table
+    python -m tests.benchmarks.mask_arms SHARDS RUNS      trains the arms that RUNS lacks, prints the table
     python -m tests.benchmarks.mask_arms SHARDS RUNS mask.ratio=0.5 run.seed=1
 
 SHARDS is a folder packed by `raymask pack` with train and val. Each arm is an ordinary run of one thread in a
