@@ -76,6 +76,11 @@ class DinoHead(nn.Module):
                 shape.bottleneck_dim, shape.patch_dim, frozen_gain=frozen_gain
             )
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether rows of a batch see each other here."""
+        return any(isinstance(layer, nn.BatchNorm1d) for layer in self.mlp)
+
     def bottleneck(self, tokens: Float[Tensor, "r d"]) -> Float[Tensor, "r w"]:
         """Unit rows: what the prototypes are compared with."""
         return normalize(self.mlp(tokens), dim=-1)

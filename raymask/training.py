@@ -13,6 +13,7 @@ from raymask.backbone import VisionBackbone
 from raymask.config import Config
 from raymask.device import autocast_dtype, compile_
 from raymask.evaluate import Evaluation, open_evaluation
+from raymask.heads import DinoHead
 from raymask.methods import Method, build_method
 from raymask.methods.labels import with_classes
 from raymask.methods.views import MASKED_GROUPS
@@ -52,6 +53,7 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
             rows, columns = backbone.grid(crops.height, crops.width)
             if group in MASKED_GROUPS[config.mask.views]:
                 config.mask.check(rows * columns)
+    synchronise_batch_norm(method, world=world, device=device, batch=steps.batch, chunk=config.train.chunk)
     method.to(device).train()
     if config.train.compile:
         compile_(*_backbones(method.student), *_backbones(method.teacher))
@@ -67,6 +69,33 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
         optimiser=config.optim.build(method.student),
         evaluation=open_evaluation(config),
     )
+
+
+def synchronise_batch_norm(
+    method: nn.Module, *, world: World, device: torch.device, batch: int, chunk: int | None
+) -> None:
+    """Makes batch norm in heads see the whole batch of all ranks, as the official code does.
+
+    Raises ValueError where it cannot: the numbers would then depend on how a batch is divided.
+    """
+    heads = [each for each in method.modules() if isinstance(each, DinoHead) and each.has_batch_norm]
+    if not heads:
+        return
+    share = -(-batch // world.size)
+    if chunk is not None and chunk < share:
+        raise ValueError(
+            f"method.head.batch_norm=true needs all {share} images of a process in one forward, but "
+            f"train.chunk={chunk}: set train.chunk=null or method.head.batch_norm=false"
+        )
+    if world.size > 1 and device.type != "cuda":
+        raise ValueError(
+            f"method.head.batch_norm=true with {world.size} processes needs CUDA, where batch norm can be "
+            f"synchronised, but the device is {device.type}: start one process, or set "
+            "method.head.batch_norm=false"
+        )
+    if world.size > 1:
+        for head in heads:
+            nn.SyncBatchNorm.convert_sync_batchnorm(head)
 
 
 def _backbones(network: nn.Module) -> list[VisionBackbone]:
