@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _WRITING = ".writing_"
+_REMOVING = ".removing_"
 LAST = "last"
 
 
@@ -30,19 +31,19 @@ def write(folder: Path, step: int, *, save: Callable[[Path], None], keep: int) -
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # a full disk leaves nothing half-written
         raise
-    shutil.rmtree(final, ignore_errors=True)  # of a future that a resumed run left behind
+    _remove(final)  # of a future that a resumed run left behind
     beside.rename(final)
     _sync(folder)
     _point(folder, final.name)
     for old in steps(folder)[:-keep]:
         if old != final:
-            shutil.rmtree(old)
+            _remove(old)
     return final
 
 
 def steps(folder: Path) -> list[Path]:
     """The complete checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step_*"))
+    return sorted(path for path in folder.glob("step_*") if (path / "state.json").exists())
 
 
 def latest(folder: Path) -> Path | None:
@@ -57,13 +58,28 @@ def latest(folder: Path) -> Path | None:
 
 
 def clean(folder: Path) -> list[str]:
-    """Removes what a killed process left: half-written checkpoints, and complete ones newer than `last`."""
-    current = latest(folder)
-    newer = [path for path in steps(folder) if current is not None and path.name > current.name]
-    gone = [*folder.glob(f"{_WRITING}*"), *folder.glob(f".{LAST}*"), *newer]
+    """Removes what a killed process left: half of checkpoints, and complete ones newer than `last`."""
+    current, complete = latest(folder), steps(folder)
+    gone = [
+        path
+        for path in sorted(folder.glob("step_*"))
+        if path not in complete or (current is not None and path.name > current.name)
+    ]
     for path in gone:
+        _remove(path)
+    rests = [path for name in (_WRITING, _REMOVING, f".{LAST}") for path in folder.glob(f"{name}*")]
+    for path in rests:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return [path.name for path in gone]
+    return [path.name for path in (*gone, *rests)]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint, if it is there, under another name: a kill must not leave half of a step_*."""
+    beside = checkpoint.with_name(f"{_REMOVING}{checkpoint.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    if checkpoint.exists():
+        checkpoint.rename(beside)
+        shutil.rmtree(beside)
 
 
 def _point(folder: Path, name: str) -> None:

@@ -53,6 +53,39 @@ def test_what_a_kill_left_is_cleaned_away(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "step_00000005"]
 
 
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_half_of_one_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        pass
+
+    def removes_half(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            (path / "model.safetensors").unlink()
+            raise Killed
+
+    def fill_two(folder: Path) -> None:
+        fill(folder)
+        (folder / "model.safetensors").write_bytes(b"whole")
+
+    checkpoint.write(tmp_path, 5, save=fill_two, keep=1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint.shutil, "rmtree", removes_half)
+        checkpoint.write(tmp_path, 10, save=fill_two, keep=1)
+    assert {path.name for path in tmp_path.glob("step_*")} == {"step_00000010"}
+    checkpoint.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "step_00000010"]
+
+
+def test_a_directory_without_state_is_no_checkpoint_and_is_cleaned_away(tmp_path: Path):
+    checkpoint.write(tmp_path, 5, save=fill, keep=1)
+    (tmp_path / "last").unlink()
+    half = tmp_path / "step_00000010"
+    half.mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_00000005"
+    assert checkpoint.clean(tmp_path) == [half.name] and not half.exists()
+
+
 def test_without_a_pointer_the_newest_counts_and_without_any_there_is_none(tmp_path: Path):
     assert checkpoint.latest(tmp_path) is None and checkpoint.clean(tmp_path) == []
     checkpoint.write(tmp_path, 5, save=fill, keep=2)
