@@ -1,6 +1,5 @@
 """What a pack has finished, in a hidden file of its folder, so that it can go on after a kill."""
 
-import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipelines.lock import lock
 from pipelines.manifest import Shard
 
 JOURNAL = ".packing.jsonl"
@@ -36,13 +36,8 @@ class Journal:
         self.path = out / JOURNAL
         self._file = self.path.open("ab+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file, busy=f"another process packs into {out}: wait for it, or choose another folder")
             self.entries = self._restore(plan)
-        except BlockingIOError:
-            self._file.close()
-            raise ValueError(
-                f"another process packs into {out}: wait for it, or choose another folder"
-            ) from None
         except ValueError:
             self._file.close()
             raise

@@ -1,12 +1,13 @@
 """Starting a run, or continuing one, with this process as its host."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from signal import SIGTERM
 
 import torch
 
+from pipelines.lock import lock
 from raymask import checkpoint, run, state
 from raymask.config import Config, change, read, to_tree, to_yaml
 from raymask.context import LocalContext
@@ -15,6 +16,8 @@ from raymask.fit import fit
 from raymask.signals import Stopped, StopRequest
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined
+
+LOCK = ".lock"  # in the run directory, held for as long as a process trains there
 
 
 def train(config: Config) -> Path:
@@ -25,12 +28,13 @@ def train(config: Config) -> Path:
     with _hosted(config) as (world, device, stop):
         training = assemble(config, world=world, device=device)
         folder = _create(training)
-        try:
-            _fit_here(training, folder, stop)
-        except ValueError:
-            if world.leads:
-                run.discard_if_untrained(folder)
-            raise
+        with _alone(training, folder):
+            try:
+                _fit_here(training, folder, stop)
+            except ValueError:
+                if world.leads:
+                    run.discard_if_untrained(folder)
+                raise
     return folder
 
 
@@ -44,10 +48,11 @@ def resume(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Path:
     state.refuse_another_config(to_tree(saved), to_tree(config), where=folder)
     with _hosted(config) as (world, device, stop):
         training = assemble(config, world=world, device=device)
-        if world.leads:
-            checkpoint.clean(folder / "checkpoints")
-        barrier()
-        _fit_here(training, folder, stop)
+        with _alone(training, folder):
+            if world.leads:
+                checkpoint.clean(folder / "checkpoints")
+            barrier()
+            _fit_here(training, folder, stop)
     return folder
 
 
@@ -57,6 +62,22 @@ def _fit_here(training: Training, folder: Path, stop: StopRequest) -> None:
     if not fit(training, folder, LocalContext(folder, world=world, device=device, keep=keep, stop=stop)):
         number = stop.received or SIGTERM  # another rank may have been the one that was asked
         raise Stopped(f"stopped; continue with 'raymask resume {folder}'", exit_code=128 + number)
+
+
+@contextmanager
+def _alone(training: Training, folder: Path) -> Iterator[None]:
+    """Keeps others from training in `folder`. Raises ValueError, on all ranks, where somebody does."""
+    busy = f"another process trains in {folder}: wait for it to end, or stop it, before continuing the run"
+    problem: ValueError | None = None
+    with ExitStack() as held:
+        if training.world.leads:
+            try:
+                lock(held.enter_context((folder / LOCK).open("ab")), busy=busy)
+            except ValueError as error:
+                problem = error
+        if any_across(problem is not None, device=training.device):
+            raise problem or ValueError(busy)
+        yield
 
 
 @contextmanager

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import raymask.fit
+from pipelines.lock import lock
 from raymask import presets
 from raymask.config import load, read
 from raymask.fit import Diverged
 from raymask.signals import Stopped
-from raymask.train import resume, train
+from raymask.train import LOCK, resume, train
 
 REQUIRED = (
     *(
@@ -109,6 +110,15 @@ def interrupt_after_the_first_step(folder: Path) -> None:
     while not (folder / "metrics.jsonl").exists():
         until.wait(0.001)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(run: Path):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != LOCK}
+    with (run / LOCK).open("ab") as other:
+        lock(other, busy="")
+        with pytest.raises(ValueError, match=f"another process trains in {run}: wait for it to end"):
+            resume(run)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != LOCK} == before
 
 
 def test_a_finished_run_has_nothing_left_to_resume(run: Path):
