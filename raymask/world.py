@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT = timedelta(minutes=30)  # a rank may wait that long for rank 0 to evaluate
+# A rank may wait that long while rank 0 evaluates alone, with a linear probe over a large bank for instance;
+# the price is that a rank which hangs is noticed only after as long.
+TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
