@@ -21,8 +21,13 @@ def main(folders: list[str]) -> int:
             failures += 1
             print(f"FAIL  {path.name:40s} unknown kind {case.kind!r}; known: {', '.join(sorted(REPLAYS))}")
             continue
-        deviations = REPLAYS[case.kind](case)
-        assert deviations, f"the replay of {case.kind} compared nothing"
+        try:
+            deviations = REPLAYS[case.kind](case)
+            assert deviations, f"the replay of {case.kind} compared nothing"
+        except Exception as error:  # whatever it is, the other cases still have something to say
+            failures += 1
+            print(f"FAIL  {case.kind:28s} {path.name:40s} {type(error).__name__}: {_one_line(error)}")
+            continue
         # The entry nearest to (or furthest beyond) its tolerance stands for the case; NaN is the worst.
         worst = max(deviations, key=lambda d: (not d.ok, d.value / d.tolerance if d.tolerance else d.value))
         ok = all(d.ok for d in deviations)
@@ -36,6 +41,10 @@ def main(folders: list[str]) -> int:
         return 2
     print(f"{cases - failures} of {cases} cases replay")
     return 1 if failures else 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
