@@ -1,6 +1,5 @@
 """Is this machine, and this data, set up right? Each question is answered by trying."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -75,12 +74,13 @@ def _decoder() -> str:
 
     from PIL import Image
 
+    from pipelines.data import available_cores
     from pipelines.decode import decode
 
     file = BytesIO()
     Image.new("RGB", (32, 24), (200, 30, 30)).save(file, "jpeg")
     height, width, _ = decode(file.getvalue(), 64 * 64).shape
-    return f"a {height}x{width} JPEG was decoded; {len(os.sched_getaffinity(0))} cores for the loader"
+    return f"a {height}x{width} JPEG was decoded; {available_cores()} cores for the loader"
 
 
 def _disk() -> str:
