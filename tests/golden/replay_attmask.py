@@ -132,9 +132,10 @@ def head(case: Case) -> list[Deviation]:
         state = {name: value for name, value in state.items() if not name.startswith("last_layer2")}
     load_official_head(ours, state)
     x, alone = case["x"].double(), case["x_cls_only"].double()
+    patches = ours.bottleneck(x[:, 1:].flatten(0, 1)) @ ours.patch_weight().T
     return [
         compare("cls", ours(x[:, 0]), case["cls"], 1e-10),
-        compare("patch", ours.bottleneck(x[:, 1:]) @ ours.patch_weight().T, case["patch"], 1e-10),
+        compare("patch", patches.unflatten(0, case["patch"].shape[:2]), case["patch"], 1e-10),
         compare("cls alone", ours(alone), case["cls_only"], 1e-10),
     ]
 
