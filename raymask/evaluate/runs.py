@@ -20,6 +20,7 @@ def evaluate_run(
     from raymask.run import write_json
     from raymask.trained import open_trained
 
+    _check_keys(overrides)
     config = change(open_trained(path).config, list(overrides))
     trained = open_trained(path, network=config.evaluate.network)
     evaluation = open_evaluation(config)
@@ -50,3 +51,14 @@ def evaluate_run(
         }
         write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
     return results
+
+
+def _check_keys(overrides: Sequence[str]) -> None:
+    """Raises ValueError for keys beside an evaluation's: what was trained cannot change any more."""
+    keys = [item.partition("=")[0].strip() for item in overrides]
+    foreign = [key for key in keys if key.partition(".")[0] not in ("evaluate", "data")]
+    if foreign:
+        raise ValueError(
+            f"{', '.join(foreign)} cannot be set for an evaluation: "
+            "it takes evaluate.KEY=value and data.KEY=value, and all else as it was trained"
+        )

@@ -44,6 +44,13 @@ def test_results_are_written_into_the_run_with_what_they_mean(run):
     assert {"eval/linear_top1", "untrained/knn5_top1", "pixels/knn5_top1"} <= results.keys()
 
 
+@pytest.mark.parametrize("change", ["mask.ratio=0.5", "train.precision=bf16", "debug=true"])
+def test_keys_that_an_evaluation_does_not_read_are_refused(run, change):
+    key = change.partition("=")[0]
+    with pytest.raises(ValueError, match=f"^{key} cannot be set for an evaluation: it takes evaluate.KEY"):
+        evaluate_run(run, [change])
+
+
 def test_a_k_beyond_the_bank_is_named_after_the_bank(run):
     assert "eval/knn24_top1" in evaluate_run(run)
 
@@ -98,7 +105,7 @@ def test_other_classes_are_refused(trained, tmp_path):
 
 def test_more_classes_than_labelled_images_are_refused(trained):
     class Few:
-        classes = ["a", "b", "c"]
+        classes = ("a", "b", "c")
         labels = torch.tensor([0, -1]).numpy()
 
     assert "3 classes but only 1 labelled" in why_no_accuracies(Few(), Few())
