@@ -48,8 +48,9 @@ def train_step(
     The batch is worked through in chunks of `chunk` images (None: all at once) whose gradients add up to
     those of the whole batch over all ranks, whatever their shares; matrix products run in `dtype` (None: as
     the weights). Returns what the method reported, weighted so that the mean over ranks is the mean over the
-    global batch (whole numbers are signatures: their sum), `grad_norm` before clipping, and the rates of
-    this step as plain numbers. Tensors stay on the device: nothing here waits for it.
+    global batch (whole numbers are signatures: their sum; DINO's `teacher_spread`, no mean over images,
+    depends on how the batch is divided), `grad_norm` before clipping, and the rates of this step as plain
+    numbers. Tensors stay on the device: nothing here waits for it.
     """
     rates = optim.set_rates(
         optimiser, progress, global_batch=batch.rows * bare(method).image_weight(progress)

@@ -210,7 +210,8 @@ def _report(terms: Float[Tensor, "g v"], targets: Targets) -> dict[str, Tensor]:
     """Halves of the loss by student crop, and monitors of collapse.
 
     teacher_entropy: of a row, on average; near 0 the teacher always has one answer, near ln K it has none
-    teacher_spread: entropy of the mean row; near 0 all images have the same answer
+    teacher_spread: entropy of the mean row; near 0 all images have the same answer. No mean over images: each
+        chunk of each rank gives that of its own images, and the mean of these grows with what a chunk holds
     below_uniform: ln K - loss; ln K is what a student without any idea pays, so 0 for long is collapse
     """
     uniform = log(targets.probabilities.shape[1])
