@@ -172,7 +172,6 @@ def _evaluate(live: _Live, done: int) -> None:
         if training.world.leads:
             backbone = getattr(training.method, training.config.evaluate.network).backbone
             results = evaluate(backbone, training.evaluation, final=done == plan.steps, dtype=training.dtype)
-            training.method.train()
             metrics.append(live.lines, {"step": done, "images": done * plan.batch, **results})
             (live.folder / "eval").mkdir(exist_ok=True)
             run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
