@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
+from pipelines.evaluation import EvaluationBatch
 from raymask.config import change
 from raymask.evaluate import evaluate_pixels, evaluate_run, open_evaluation
 from raymask.evaluate.features import extract
 from raymask.evaluate.splits import why_no_accuracies
 from raymask.trained import open_trained
 from tests.raymask.tiny_run import pictures, tiny_run
+from tests.raymask.toy import dino
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,14 @@ def test_keys_that_an_evaluation_does_not_read_are_refused(run, change):
     key = change.partition("=")[0]
     with pytest.raises(ValueError, match=f"^{key} cannot be set for an evaluation: it takes evaluate.KEY"):
         evaluate_run(run, [change])
+
+
+def test_extracting_features_leaves_the_modes_of_training_as_they_were():
+    method, one = dino(), torch.zeros(1, dtype=torch.int64)
+    modes = [module.training for module in method.modules()]
+    for network in (method.student, method.teacher):
+        extract(network.backbone, [EvaluationBatch(torch.zeros(1, 3, 32, 32).double(), one, one)])
+        assert [module.training for module in method.modules()] == modes
 
 
 def test_a_k_beyond_the_bank_is_named_after_the_bank(run):
