@@ -6,6 +6,7 @@ debug=true shows the traceback as well.
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -187,17 +188,24 @@ def _done(run: Path) -> None:
 
 def main() -> None:
     """The `raymask` command."""
+    # Pillow's remarks on a file name no file; what cannot be used is counted and named by its reader.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except Exception as error:
-        if "debug=true" in sys.argv:
-            raise
         code = _exit_code(error)
-        if code is None:
+        if code is None or ("debug=true" in sys.argv and not _was_asked_to_stop(error)):
             raise
         if os.environ.get("RANK", "0") == "0" or code == 1:
             print(_sentence(error), file=sys.stderr)
         sys.exit(code)
+
+
+def _was_asked_to_stop(error: Exception) -> bool:
+    """Whether a run ended in good order: no traceback tells more."""
+    from raymask.signals import Stopped
+
+    return isinstance(error, Stopped)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -207,8 +207,14 @@ def _check_rising(fractions: tuple[float, ...] | list[float]) -> None:
 
 
 def _number_is_constant(value: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"kind": "constant", "value": value} if is_number else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"kind": "constant", "value": value}
+    if not isinstance(value, dict | Settings):
+        raise ValueError(
+            f"{value!r} is neither a number nor a schedule: give a number, or a kind and its settings, "
+            "such as {kind: linear, start: 0.1, end: 0.5}"
+        )
+    return value
 
 
 Schedule = Annotated[

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from raymask.cli import app, main
+from raymask.signals import Stopped
 from tests.conftest import write_photos
 
 
@@ -68,6 +71,7 @@ SENTENCES = {
     ("train", "dino", "train.precision=fp8"): "'train.precision' is 'fp8': possible are auto, float32, bf16",
     ("train", "dino"): "data.train is not set",
     ("train", "dino", "data=/no/such/folder"): "the path does not exist",
+    ("train", "dino", "mask.ratio=half"): "mask.ratio: 'half' is neither a number nor a schedule",
     ("train", "dino", "oops"): "'oops' is not key=value",
     ("resume", "/no/such/run"): "is no run directory",
     ("evaluate", "/no/such/run"): "is no run directory, no checkpoint and no export",
@@ -104,6 +108,24 @@ def test_debug_shows_the_traceback(call, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["raymask", "train", "dino", "debug=true", "data=/no/such/folder"])
     with pytest.raises(ValueError, match="does not exist"):
         main()
+
+
+def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, monkeypatch):
+    def stopped(config: object) -> None:
+        raise Stopped("stopped; continue with 'raymask resume runs/x'", exit_code=130)
+
+    monkeypatch.setattr("raymask.train.train", stopped)
+    code, _, err = call("train", "dino", "debug=true")
+    assert (code, err) == (130, "raymask: stopped; continue with 'raymask resume runs/x'\n")
+
+
+def test_an_image_beyond_pillows_own_limit_is_named_without_pillows_warning(call, tmp_path: Path):
+    source = write_photos(tmp_path / "photos", per_class=4)
+    Image.new("1", (10_000, 10_000)).save(source / "cat" / "huge.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, out, err = call("pack", source, tmp_path / "shards")
+    assert code == 0 and "left out: 1 too many pixels" in out and "Warning" not in err
 
 
 def test_a_folder_of_photos_becomes_shards_that_inspect_and_doctor_can_read(call, tmp_path: Path):
