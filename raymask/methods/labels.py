@@ -27,9 +27,7 @@ def with_classes(config: Config, source: Source) -> Config:
         )
     given = getattr(method, "classes", None)
     if given not in (None, there):
-        raise ValueError(
-            f"method.classes={given}, but data.train={config.data.train} has {there} classes"
-        )
+        raise ValueError(f"method.classes={given}, but data.train={config.data.train} has {there} classes")
     if config.evaluate.network == "teacher":
         raise ValueError(
             f"evaluate.network=teacher, but the teacher of method.kind={method.kind} is frozen: "
