@@ -41,8 +41,10 @@ class Data(Settings):
 
     @property
     def thread_count(self) -> int:
-        """`threads`, or the cores that this process may use."""
-        return available_cores() if self.threads is None else self.threads
+        """`threads`, or this process's share of the cores (torchrun says how many processes share them)."""
+        if self.threads is not None:
+            return self.threads
+        return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def available_cores() -> int:

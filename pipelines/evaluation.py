@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ DINO = MultiCrop()  # for its mean and std
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """Normalised images, their labels (-1 where unknown), and which they are (bad ones are replaced)."""
+    """Normalised images, their labels (-1 where unknown), and which they are."""
 
     images: Float[Tensor, "b 3 height width"]
     labels: Int64[Tensor, " b"]
@@ -80,18 +79,17 @@ def evaluation_batches(
     size: int | tuple[int, int] | None = None,
     resize: int | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
-    bad_log: Path | None = None,
 ) -> Iterator[EvaluationBatch]:
     """The images of a data set in order, `batch` at a time.
 
     size: pixels of a side, or (height, width); by default that of the global crops
     resize: what an image's shorter side is first resized to; by default 256/224 of the larger of the two
-    samples: which images; by default all. A bad one is replaced by the next good one of its shard
+    samples: which images; by default all. A bad one is left out, so that no other counts twice
     """
     crops = data.crops.global_crops
     sides = (crops.height, crops.width) if size is None else _sides(size)
     wanted = np.arange(len(source)) if samples is None else np.asarray(samples, np.int64)
-    bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log)
+    bad = BadSamples(source, limit=data.max_bad_fraction)
     reader, affine = _reader(source, bad, data.max_pixels), normalisation(data.crops)
     labels = np.asarray(source.labels)
     jobs = (
@@ -99,11 +97,14 @@ def evaluation_batches(
         for at in range(0, len(wanted), batch)
     )
     for job in Crew(data.thread_count, ahead=data.prefetch).run(jobs):
-        yield EvaluationBatch(
-            images=torch.from_numpy(job.images),
-            labels=torch.from_numpy(labels[job.used].astype(np.int64)),
-            samples=torch.from_numpy(job.used),
-        )
+        good = job.used == job.asked
+        if good.any():
+            used = job.used[good]
+            yield EvaluationBatch(
+                images=torch.from_numpy(job.images if good.all() else job.images[good]),
+                labels=torch.from_numpy(labels[used].astype(np.int64)),
+                samples=torch.from_numpy(used),
+            )
 
 
 def evaluation_images(

@@ -25,11 +25,13 @@ class Features:
     linear: for the linear probe: the [CLS] of the last four blocks, each after the final norm (widths below
         768), or the last [CLS] beside the mean patch token (from 768 on)
     labels: -1 where unknown
+    samples: which images these are; unreadable ones are not among them
     """
 
     cls: Float[Tensor, "n d"]
     linear: Float[Tensor, "n e"]
     labels: Int[Tensor, " n"]
+    samples: Int[Tensor, " n"]
 
 
 @torch.no_grad()
@@ -40,16 +42,17 @@ def extract(
     device = next(backbone.parameters()).device
     was_training = backbone.training
     backbone.eval()
-    parts, labels = [], []
+    parts, labels, samples = [], [], []
     try:
         with autocast(device, dtype):
             for batch in batches:
                 parts.append(_forward(backbone, batch.images.to(device, non_blocking=True)))
                 labels.append(batch.labels)
+                samples.append(batch.samples)
     finally:
         backbone.train(was_training)
     cls, linear = zip(*parts)
-    return Features(torch.cat(cls), torch.cat(linear), torch.cat(labels).to(device))
+    return Features(torch.cat(cls), torch.cat(linear), torch.cat(labels).to(device), torch.cat(samples))
 
 
 def _forward(backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
@@ -62,10 +65,11 @@ def _forward(backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"]) -> tupl
 
 def pixels(batches: Iterable[EvaluationBatch], *, side: int = 32) -> Features:
     """Normalised pixels as features: images averaged down to at most `side` x `side`, flattened."""
-    parts, labels = [], []
+    parts, labels, samples = [], [], []
     for batch in batches:
         height, width = (min(side, pixels) for pixels in batch.images.shape[-2:])
         parts.append(adaptive_avg_pool2d(batch.images, (height, width)).flatten(1))
         labels.append(batch.labels)
+        samples.append(batch.samples)
     features = torch.cat(parts)
-    return Features(features, features, torch.cat(labels))
+    return Features(features, features, torch.cat(labels), torch.cat(samples))

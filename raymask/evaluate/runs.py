@@ -44,8 +44,8 @@ def evaluate_run(
             "tensors": trained.tensors,
             "train": config.data.train,
             "val": config.data.val,
-            "bank_images": len(evaluation.bank.samples),
-            "query_images": len(evaluation.queries.samples),
+            "bank_images_asked": len(evaluation.bank.samples),
+            "query_images_asked": len(evaluation.queries.samples),
             "evaluate": config.evaluate.model_dump(mode="json"),
             "results": results,
         }

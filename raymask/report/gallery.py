@@ -120,6 +120,7 @@ def nearest(facts: Facts) -> Gallery:
     bank = _spread(evaluation.bank, BANK)
     asked = _spread(_looked_at(evaluation), QUERIES)
     features = [extract(facts.trained.backbone, split.batches()) for split in (bank, asked)]
+    bank, asked = (replace(s, samples=f.samples.numpy()) for s, f in zip((bank, asked), features))
     found = neighbours(unit(features[0].cls), unit(features[1].cls), count=NEIGHBOURS + 1)
     rows = []
     for row, (places, similarities) in enumerate(zip(found[1].tolist(), found[0].tolist())):

@@ -28,8 +28,16 @@ def test_data_that_is_not_set_or_not_there_is_named(tmp_path):
         open_train_and_val(Data(train=str(tmp_path / "nowhere")))
 
 
-def test_threads_default_to_the_cores():
+def test_threads_default_to_the_cores(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert Data().thread_count == available_cores() >= 1
     assert Data(threads=0).thread_count == 0
     with pytest.raises(ValidationError):
         Data(threads=-1)
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    assert Data().thread_count == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert Data().thread_count == available_cores()

@@ -41,16 +41,22 @@ def test_tiny_grey_images_work():
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_batches_come_in_order_with_labels(threads):
+def test_batches_come_in_order_with_labels_and_bad_images_left_out(threads):
     source = memory(23, broken={5: b""})
     settings = Data(crops=CROPS, threads=threads, max_bad_fraction=0.1)
     got = list(evaluation_batches(settings, source, batch=10))
-    assert [len(batch.images) for batch in got] == [10, 10, 3]
+    assert [len(batch.images) for batch in got] == [9, 10, 3]
     samples = torch.cat([batch.samples for batch in got])
-    assert samples.tolist() == [0, 1, 2, 3, 4, 6, *range(6, 23)]
+    assert samples.tolist() == [0, 1, 2, 3, 4, *range(6, 23)]
     assert torch.equal(torch.cat([batch.labels for batch in got]), samples % 3)
-    images = evaluation_images(source, np.arange(23), 32, crops=CROPS)
+    images = evaluation_images(source, samples.numpy(), 32, crops=CROPS)
     assert torch.equal(torch.cat([batch.images for batch in got]), images)
+
+
+def test_a_batch_of_bad_images_alone_is_passed_over():
+    source = memory(6, broken={0: b"", 1: b"torn"})
+    (batch,) = evaluation_batches(Data(crops=CROPS, max_bad_fraction=0.5), source, batch=2, samples=[0, 1, 4])
+    assert batch.samples.tolist() == [4] and len(batch.images) == 1
 
 
 def test_some_images_and_another_size_can_be_asked_for():

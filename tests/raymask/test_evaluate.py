@@ -42,7 +42,7 @@ def test_results_are_written_into_the_run_with_what_they_mean(run):
     results = evaluate_run(run, ["evaluate.linear=true"], baselines=True)
     written = json.loads((run / "eval" / "teacher_step_00000004.json").read_text())
     assert written["results"] == results
-    assert (written["bank_images"], written["query_images"]) == (24, 12)
+    assert (written["bank_images_asked"], written["query_images_asked"]) == (24, 12)
     assert {"eval/linear_top1", "untrained/knn5_top1", "pixels/knn5_top1"} <= results.keys()
 
 
