@@ -196,8 +196,9 @@ def main() -> None:
         code = _exit_code(error)
         if code is None or ("debug=true" in sys.argv and not _was_asked_to_stop(error)):
             raise
-        if os.environ.get("RANK", "0") == "0" or code == 1:
-            print(_sentence(error), file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # under torchrun: what only one process met must not be lost
+        if rank == "0" or not _was_asked_to_stop(error):
+            print(f"rank {rank}: {_sentence(error)}" if rank != "0" else _sentence(error), file=sys.stderr)
         sys.exit(code)
 
 

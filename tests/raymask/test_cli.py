@@ -119,6 +119,12 @@ def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, mon
     assert (code, err) == (130, "raymask: stopped; continue with 'raymask resume runs/x'\n")
 
 
+def test_every_process_says_what_it_met(call, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    code, _, err = call("train", "dino", "data=/no/such/folder")
+    assert code == 2 and err.startswith("rank 3: ") and "does not exist" in err
+
+
 def test_an_image_beyond_pillows_own_limit_is_named_without_pillows_warning(call, tmp_path: Path):
     source = write_photos(tmp_path / "photos", per_class=4)
     Image.new("1", (10_000, 10_000)).save(source / "cat" / "huge.png")
