@@ -121,8 +121,8 @@ def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, mon
 
 def test_every_process_says_what_it_met(call, monkeypatch):
     monkeypatch.setenv("RANK", "3")
-    code, _, err = call("train", "dino", "data=/no/such/folder")
-    assert code == 2 and err.startswith("rank 3: ") and "does not exist" in err
+    code, _, err = call("presets", "no-such-preset")
+    assert code == 2 and err.startswith("rank 3: raymask: unknown preset")
 
 
 def test_an_image_beyond_pillows_own_limit_is_named_without_pillows_warning(call, tmp_path: Path):
