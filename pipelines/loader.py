@@ -120,7 +120,8 @@ class Loader:
     whose position p has p % world == rank, in order.
 
     pin: crops in page-locked memory, for asynchronous copies to a GPU
-    bad_log: JSON lines file that names each bad sample once
+    bad_log: JSON lines file that names each bad sample once; ranks after the first write beside it. With
+        several ranks their trainer looks after the limit (pipelines.bad)
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class Loader:
         self._start, self._steps = start, steps
         self._threads, self._ahead = data.thread_count, data.prefetch
         self._order = Order(source.shard_sizes, seed, data.shuffle_window)
-        self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log)
+        self.bad = BadSamples(
+            source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world
+        )
         reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
         self._cutter = _Cutter(data, reader, seed=seed)
         most = -(-batch // world)
@@ -151,7 +154,6 @@ class Loader:
             for name, crops in data.crops.groups.items()
         }
         self._arena = Arena(shapes, pin=pin)
-        self._labels = np.asarray(source.labels)
         self._crew: Crew | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -206,7 +208,7 @@ class Loader:
     def _batch_of(self, job: _BatchJob) -> Batch:
         return Batch(
             crops={name: crop[:, : job.rows] for name, crop in job.crops.tensors.items()},
-            labels=torch.from_numpy(self._labels[job.samples].astype(np.int64)),
+            labels=torch.tensor([self._source.label(s) for s in job.samples.tolist()], dtype=torch.int64),
             samples=torch.from_numpy(job.samples),
             epochs=torch.from_numpy(job.epochs),
             positions=torch.from_numpy(job.positions),

@@ -47,6 +47,10 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def label(self, sample: int) -> int:
+        """The label of one sample, without reading those of all."""
+        ...
+
     def read(self, sample: int) -> bytes:
         """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is."""
         ...

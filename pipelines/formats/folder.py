@@ -27,6 +27,9 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self.layout.names)
 
+    def label(self, sample: int) -> int:
+        return int(self.labels[sample])
+
     def read(self, sample: int) -> bytes:
         """The file's bytes. Raises OSError, naming it, where it cannot be read."""
         return (self.root / self.layout.names[sample]).read_bytes()

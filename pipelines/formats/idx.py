@@ -44,6 +44,9 @@ class IdxSource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def label(self, sample: int) -> int:
+        return int(self.labels[sample])
+
     def read(self, sample: int) -> bytes:
         """The image as a greyscale PNG."""
         file = io.BytesIO()

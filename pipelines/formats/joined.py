@@ -41,6 +41,11 @@ class JoinedSource:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    def label(self, sample: int) -> int:
+        number = bisect_right(self._starts, sample) - 1
+        label = self.sources[number].label(sample - self._starts[number])
+        return label if label < 0 else label + sum(len(source.classes) for source in self.sources[:number])
+
     def read(self, sample: int) -> bytes:
         source, place = self._place(sample)
         return source.read(place)

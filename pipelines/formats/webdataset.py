@@ -93,6 +93,10 @@ class TarSource:
             raise ShardError(f"shard {self.tars[number]} is truncated: it was cut off while it was in use")
         return data
 
+    def label(self, sample: int) -> int:
+        number, place = self._place(sample)
+        return int(self._shard(number).index.labels[place])
+
     def key(self, sample: int) -> str:
         number, place = self._place(sample)
         return self._shard(number).index.key(place)

@@ -42,6 +42,9 @@ class ZipSource:
         if getattr(self, "_file", -1) >= 0:
             os.close(self._file)
 
+    def label(self, sample: int) -> int:
+        return int(self.labels[sample])
+
     def read(self, sample: int) -> bytes:
         """The member's bytes. Raises OSError, naming it, where they are damaged."""
         member = self._members[sample]

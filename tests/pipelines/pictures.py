@@ -42,6 +42,9 @@ class Memory:
     def __len__(self) -> int:
         return len(self.files)
 
+    def label(self, sample: int) -> int:
+        return int(self.labels[sample])
+
     def read(self, sample: int) -> bytes:
         return self.files[sample]
 
