@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from timm.layers import Attention
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 # b: images   t: tokens   h: heads   c: width of a head   d: width of a token
 
@@ -33,14 +33,27 @@ def products(query: Heads, key: Heads, value: Heads) -> Heads:
         return scores.softmax(dim=-1) @ value
 
 
-def project(layer: Attention, tokens: Float[Tensor, "b t d"]) -> tuple[Heads, Heads, Heads]:
-    """Queries, keys and values of timm's attention layer, normalised where the layer does so."""
-    batch, count, _ = tokens.shape
-    packed = (
-        layer.qkv(tokens).reshape(batch, count, 3, layer.num_heads, layer.head_dim).permute(2, 0, 3, 1, 4)
-    )
-    query, key, value = packed.unbind(0)
+def project(
+    layer: Attention, tokens: Float[Tensor, "b t d"], *, queries: int | None = None
+) -> tuple[Heads, Heads, Heads]:
+    """Queries, keys and values of timm's attention layer, normalised where the layer does so.
+
+    queries: only the first so many tokens ask
+    """
+    if queries is None:
+        query, key, value = _heads(layer.qkv(tokens), layer, of=3)
+    else:
+        width = layer.num_heads * layer.head_dim
+        weights = layer.qkv.weight.split((width, 2 * width))
+        biases = (None, None) if layer.qkv.bias is None else layer.qkv.bias.split((width, 2 * width))
+        (query,) = _heads(linear(tokens[:, :queries], weights[0], biases[0]), layer, of=1)
+        key, value = _heads(linear(tokens, weights[1], biases[1]), layer, of=2)
     return layer.q_norm(query), layer.k_norm(key), value
+
+
+def _heads(packed: Float[Tensor, "b t width"], layer: Attention, *, of: int) -> tuple[Heads, ...]:
+    """Takes apart so many of queries, keys and values, each by head."""
+    return packed.unflatten(2, (of, layer.num_heads, layer.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def mix_tokens(layer: Attention, tokens: Float[Tensor, "b t d"], heads: tuple[Heads, Heads, Heads]) -> Tensor:

@@ -74,6 +74,7 @@ class VisionBackbone(nn.Module):
         attention_block: int = -1,
         last: int = 1,
         blocks: tuple[int, ...] = (),
+        patches: bool = True,
     ) -> tuple[Float[Tensor, "b t d"], Extras]:
         """Tokens after the final norm, and what else was asked for.
 
@@ -82,17 +83,22 @@ class VisionBackbone(nn.Module):
         drop: uniform draws for drop path (block, attention or MLP branch, image); None drops nothing
         attention, attention_block: ask for the [CLS] attention of that block (negative: from the end)
         last: how many blocks' [CLS] to give; blocks: the blocks whose raw tokens to give
+        patches: False where only [CLS] is wanted. The last block, whose patches then reach nobody, computes
+            queries, projection and MLP of the prefix alone: the same [CLS], a twelfth of a ViT-S less work
         """
         tokens = self.embed(images, hidden=hidden, visible=visible)
         scales = None if drop is None else self._scales(drop)
         extras: Extras = {"cls": [], "blocks": []}
         layers: list[Any] = list(self.vit.blocks)  # timm types its blocks as bare modules
         for index, block in enumerate(layers):
-            heads = project(block.attn, normed := block.norm1(tokens))
+            queries = None if patches or index < self.depth - 1 else self.prefix
+            heads = project(block.attn, normed := block.norm1(tokens), queries=queries)
             if attention and index == attention_block % self.depth:
                 row = cls_row(heads[0], heads[1], block.attn.scale)[:, :, self.prefix :]
                 extras["attention_heads"], extras["attention"] = row, row.mean(1)
             scale = None if scales is None or self.rates[index] == 0 else scales[index]
+            if queries is not None:
+                tokens, normed = tokens[:, :queries], normed[:, :queries]
             tokens = _add(tokens, block.ls1(mix_tokens(block.attn, normed, heads)), scale, 0)
             tokens = _add(tokens, block.ls2(block.mlp(block.norm2(tokens))), scale, 1)
             if self.depth - last <= index < self.depth - 1:

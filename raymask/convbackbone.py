@@ -49,8 +49,12 @@ class ConvVisionBackbone(VisionBackbone):
         attention_block: int = -1,
         last: int = 1,
         blocks: tuple[int, ...] = (),
+        patches: bool = True,
     ) -> tuple[Float[Tensor, "b k d"], Extras]:
-        """The tokens of the visible patches; extras["cls"] is their mean, whatever `last` says."""
+        """The tokens of the visible patches; extras["cls"] is their mean, whatever `last` says.
+
+        All tokens are computed, whether or not `patches` asks for them: the mean needs each.
+        """
         assert drop is None and not blocks
         if hidden is not None:
             raise ValueError(

@@ -56,7 +56,7 @@ def extract(
 
 
 def _forward(backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-    tokens, extras = backbone(images, last=min(4, backbone.depth))
+    tokens, extras = backbone(images, last=min(4, backbone.depth), patches=backbone.dim >= BASE_WIDTH)
     cls = extras["cls"][-1].float()  # ConvViT has no class token, but a mean one
     if backbone.dim < BASE_WIDTH:
         return cls, torch.cat([block.float() for block in extras["cls"]], dim=1)

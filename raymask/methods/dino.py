@@ -46,7 +46,8 @@ class Dino(Settings):
 
 
 class Taught(NamedTuple):
-    """What the teacher gives: targets for [CLS], its patch tokens, what its [CLS] attends to if asked."""
+    """What the teacher gives: targets for [CLS], its patch tokens (none without a patch objective), what its
+    [CLS] attends to if asked."""
 
     targets: Targets
     patches: Float[Tensor, "v b n d"]
@@ -102,7 +103,7 @@ class DinoMethod(Method):
         terms = cross_view_loss(
             rows[: crops.shape[:2].numel()].unflatten(0, crops.shape[:2]),
             _prototypes(self.student.head),
-            taught.targets.probabilities.unflatten(0, (len(taught.patches), -1)),
+            taught.targets.probabilities.unflatten(0, (len(batch.crops["global"]), -1)),
             temperature=self.settings.student_temperature,
         )
         loss = mean_over_pairs(terms)
@@ -124,6 +125,7 @@ class DinoMethod(Method):
             masks.get("global") if self.mask.views == "student_and_teacher" else None,
             kind=self.mask.kind,
             attention_block=self.mask.guide_block,
+            patches=self.patch is not None,
         )
         targets = teacher_targets(
             self.teacher.head.bottleneck(tokens[:, :, 0].flatten(0, 1)),
@@ -137,12 +139,18 @@ class DinoMethod(Method):
     def _study(
         self, batch: Batch, masks: dict[str, Masks], rng: Rng
     ) -> tuple[Float[Tensor, "v b d"], Float[Tensor, "v2 b n d"]]:
-        """The student's [CLS] of all crops and its patches of the globals: a backbone pass a resolution."""
+        """The student's [CLS] of all crops, and its patches of the globals where they have an objective: a
+        backbone pass a resolution."""
         tokens, backbone = {}, self.student.backbone
         for group, views in numbered(batch).items():
             drop = drop_path_draws(backbone, batch, rng, views=views)
             tokens[group], _ = look(
-                backbone, batch.crops[group], masks.get(group), kind=self.mask.kind, drop=drop
+                backbone,
+                batch.crops[group],
+                masks.get(group),
+                kind=self.mask.kind,
+                drop=drop,
+                patches=group == "global" and self.patch is not None,
             )
         crops = torch.cat([group[:, :, 0] for group in tokens.values()])
         return crops, tokens["global"][:, :, backbone.prefix :]

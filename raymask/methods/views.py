@@ -88,10 +88,12 @@ def look(
     kind: str,
     drop: Tensor | None = None,
     attention_block: int | None = None,
+    patches: bool = True,
 ) -> tuple[Float[Tensor, "v b t d"], Float[Tensor, "v b n"] | None]:
     """The tokens of all crops of a group in one pass, with the hidden patches hidden as `kind` says.
 
-    With `attention_block`, also what [CLS] attends to there among the patches.
+    With `attention_block`, also what [CLS] attends to there among the patches; without `patches`, only the
+    tokens before them.
     """
     views, images = crops.shape[:2]
     pixels = crops.flatten(0, 1)
@@ -110,6 +112,7 @@ def look(
         drop=drop,
         attention=attention_block is not None,
         attention_block=-1 if attention_block is None else attention_block,
+        patches=patches,
     )
     attention = extras.get("attention")
     shape = (views, images)
