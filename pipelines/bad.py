@@ -1,84 +1,106 @@
-"""Images that cannot be used: replaced by a rule, counted by cause, named in a file, and limited."""
+"""Images that cannot be used: replaced by a rule, counted by cause, named in a file, and limited.
 
-import json
+The rule of the limit: the distinct bad samples that are agreed on may be at most `limit` of the data set.
+A reader that is alone agrees with itself at once; the ranks of a world agree now and then, all together, so
+that all of them stop at the same step with the same sentence.
+"""
+
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.badlog import append_bad, log_of_rank, read_bad
 from pipelines.decode import BadSample, Cause, decode
+from pipelines.names import shown
 from pipelines.order import Order
 from pipelines.source import ShardError, Source
 
 
 class BadSamples:
-    """The distinct bad samples met so far. Thread-safe.
+    """The distinct bad samples met so far, those of earlier runs in the logs included. Thread-safe.
 
-    limit: share of the data set's samples that may be bad; one more is a ValueError
-    log: JSON lines file, one for each distinct bad sample; appended to
+    limit: share of the data set's samples that may be bad
+    log: JSON lines file of the first rank, appended to; other ranks write beside it (pipelines.badlog)
+    rank, world: in a world of several, bad samples count once `agree` was told them, and `check` is called
     """
 
-    def __init__(self, source: Source, *, limit: float, log: Path | None = None):
+    def __init__(
+        self, source: Source, *, limit: float, log: Path | None = None, rank: int = 0, world: int = 1
+    ):
         self._source = source
         self._allowed = math.ceil(limit * len(source))
-        self._log = log
-        self._logged = _samples_in(log) if log else set()
-        self._causes: dict[int, Cause] = {}
+        self._log = log_of_rank(log, rank) if log else None
+        earlier = read_bad(log) if log else {}
+        earlier = {sample: cause for sample, cause in earlier.items() if sample < len(source)}
+        self._logged = set(earlier)
+        self._alone = world == 1
+        self._agreed: dict[int, str] = earlier if self._alone else {}
+        self._fresh: dict[int, str] = {} if self._alone else earlier
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._causes)
+        with self._lock:
+            return len(self._agreed) + len(self._fresh)
 
     def __contains__(self, sample: int) -> bool:
-        return sample in self._causes
+        return sample in self._agreed or sample in self._fresh
 
     def counts(self) -> dict[str, int]:
         """Distinct bad samples by cause."""
         with self._lock:
-            return dict(Counter(self._causes.values()))
+            return dict(Counter({**self._fresh, **self._agreed}.values()))
 
     def add(self, sample: int, cause: Cause) -> None:
-        """Counts a bad sample once. Raises ValueError where there are too many."""
+        """Counts a bad sample once. Raises ValueError, where this reader is alone, if it is one too many."""
         with self._lock:
-            self._causes[sample] = cause
-            bad = len(self._causes)
-        if bad > self._allowed:
-            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(self.counts().items()))
-            raise ValueError(
-                f"{bad} of {len(self._source)} images cannot be used ({causes}; the last one is "
-                f"{self._source.key(sample)} in {self._source.shard(sample)}): at most {self._allowed} are "
-                "allowed, repair them or raise data.max_bad_fraction"
-            )
+            if sample not in self._agreed:
+                self._fresh.setdefault(sample, cause)
+        if self._alone:
+            self.agree(self.fresh())
+            self.check()
 
-    def name(self, sample: int, replaced_by: int) -> None:
+    def fresh(self) -> dict[int, str]:
+        """What was met here, or was in the logs, and is not agreed on yet."""
+        with self._lock:
+            return dict(self._fresh)
+
+    def agree(self, found: Mapping[int, str]) -> None:
+        """Takes over what all ranks have told each other; the same calls on each give the same counts."""
+        with self._lock:
+            for sample, cause in found.items():
+                self._agreed.setdefault(sample, cause)
+                if self._fresh.pop(sample, None) is None:
+                    self._logged.add(sample)  # by the rank that met it
+
+    def check(self) -> None:
+        """Raises ValueError if more samples than allowed are bad, going by what is agreed on."""
+        with self._lock:
+            agreed = dict(self._agreed)
+        if len(agreed) <= self._allowed:
+            return
+        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(Counter(agreed.values()).items()))
+        one = min(agreed)
+        raise ValueError(
+            f"{len(agreed)} of {len(self._source)} images cannot be used ({causes}; one of them is "
+            f"{shown(self._source.key(one))} in {shown(self._source.shard(one))}): at most {self._allowed} "
+            "are allowed, repair them or raise data.max_bad_fraction"
+        )
+
+    def name(self, sample: int, replaced_by: int | None) -> None:
         """Writes the line of a bad sample, unless it has one."""
         with self._lock:
             if self._log is None or sample in self._logged:
                 return
             self._logged.add(sample)
-            line = {
-                "sample": sample,
-                "key": self._source.key(sample),
-                "shard": self._source.shard(sample),
-                "cause": self._causes[sample],
-                "replaced_by": replaced_by,
-            }
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def _samples_in(log: Path) -> set[int]:
-    """The samples that earlier runs named; a line torn by a kill is no line."""
-    found = set()
-    for line in log.read_text().splitlines() if log.exists() else ():
-        try:
-            found.add(int(json.loads(line)["sample"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
+            cause = self._agreed.get(sample) or self._fresh[sample]
+        key, shard = self._source.key(sample), self._source.shard(sample)
+        with self._writing:
+            append_bad(self._log, sample=sample, key=key, shard=shard, cause=cause, replaced_by=replaced_by)
 
 
 class Reader:
@@ -96,24 +118,34 @@ class Reader:
         except OSError as error:
             raise BadSample("unreadable") from error
 
-    def pixels(self, sample: int, clock) -> tuple[np.ndarray, int]:
+    def pixels(self, sample: int, clock: Callable[[str], None]) -> tuple[np.ndarray, int]:
         """RGB pixels uint8 [h, w, 3] and the sample that they are of: `sample`, or what replaces it.
 
         Which one is a pure function of the data. `clock(part)` is called as "read" and "decode" end.
         """
         passed: list[int] = []
-        for attempt in range(len(self._source)):
-            candidate = self._order.replacement(sample, attempt) if attempt else sample
-            try:
-                if candidate not in self.bad:
-                    data = self.fetch(candidate)
-                    clock("read")
-                    pixels = decode(data, self._max_pixels)
-                    clock("decode")
-                    for one in passed:
-                        self.bad.name(one, candidate)
-                    return pixels, candidate
-            except BadSample as error:
-                self.bad.add(candidate, error.cause)
-            passed.append(candidate)
+        used: int | None = None
+        try:
+            for attempt in range(len(self._source)):
+                candidate = self._order.replacement(sample, attempt) if attempt else sample
+                pixels = None if candidate in self.bad else self._decoded(candidate, passed, clock)
+                if pixels is not None:
+                    used = candidate
+                    return pixels, used
+        finally:
+            for one in passed:  # also where the limit ends the run: its user wants to know them all
+                self.bad.name(one, used)
         raise ValueError(f"none of the {len(self._source)} images of the data set can be read")
+
+    def _decoded(self, sample: int, passed: list[int], clock: Callable[[str], None]) -> np.ndarray | None:
+        """The pixels of a sample, or None if it is bad, which is counted and noted in `passed`."""
+        try:
+            data = self.fetch(sample)
+            clock("read")
+            pixels = decode(data, self._max_pixels)
+            clock("decode")
+            return pixels
+        except BadSample as error:
+            passed.append(sample)
+            self.bad.add(sample, error.cause)
+            return None

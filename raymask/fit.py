@@ -14,6 +14,7 @@ from torch import Tensor
 from pipelines.batch import Batch
 from pipelines.loader import Loader
 from raymask import metrics, run, state
+from raymask.bad import agree
 from raymask.config import build, to_tree
 from raymask.console import Console, Stopwatch
 from raymask.context import RunContext
@@ -97,7 +98,7 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
         start=start,
         steps=plan.steps,
         pin=pins_memory(training.device),
-        bad_log=folder / "bad_samples.jsonl" if world.leads else None,
+        bad_log=folder / "bad_samples.jsonl",
     )
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     live = _Live(training, folder, context, console, loader, running, Stopwatch(), start)
@@ -105,6 +106,7 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
         for remark in (said, training.evaluation.missing, *training.method.remarks()):
             if remark is not None:
                 console.say(remark)
+        agree(loader.bad, world=world, device=training.device)
         if start == 0 and plan.evaluates_after(0):
             _evaluate(live, 0)
         yield live
@@ -147,6 +149,7 @@ def _count(live: _Live, batch: Batch, values: Values) -> None:
 def _log(live: _Live, done: int, values: Values) -> None:
     """Writes a line of metrics.jsonl: means over the steps since the last one."""
     _refuse_nan(live)
+    agree(live.loader.bad, world=live.training.world, device=live.training.device)
     plan, (means, signatures) = live.training.plan, live.running.take()
     images, seconds = live.watch.take()
     timings = live.loader.take_timings()

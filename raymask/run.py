@@ -62,8 +62,8 @@ def discard_if_untrained(folder: Path) -> None:
 
     What names unreadable images stays: the refusal may have been about them.
     """
-    kept = ("metrics.jsonl", "bad_samples.jsonl", "checkpoints")
-    if not any((folder / name).exists() for name in kept):
+    kept = ("metrics.jsonl", "bad_samples*.jsonl", "checkpoints")
+    if not any(list(folder.glob(name)) for name in kept):
         shutil.rmtree(folder, ignore_errors=True)
 
 

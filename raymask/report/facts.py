@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pipelines.badlog import read_bad
 from raymask import metrics
 from raymask.trained import Trained, open_trained
 
@@ -96,10 +97,8 @@ class Facts:
 
     @property
     def bad(self) -> Counter:
-        """Bad samples by cause."""
-        return Counter(
-            str(line.get("cause", "unknown")) for line in metrics.read(self.run / "bad_samples.jsonl")
-        )
+        """Bad samples by cause, of all ranks."""
+        return Counter(read_bad(self.run / "bad_samples.jsonl").values())
 
 
 def read_facts(run: Path | str) -> Facts:
