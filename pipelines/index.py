@@ -1,19 +1,19 @@
-"""The index beside a tar: where each image lies, its label and its key, so that a read is one `pread`.
+"""The index beside a shard (tar or beton): where each image lies, its label, its key: a read is one `pread`.
 
-`NAME.tar.index.safetensors` holds the arrays; its metadata say which tar it belongs to. `pipelines.scan`
-builds one for a tar that has none.
+`NAME.tar.index.safetensors` holds the arrays; its metadata say which shard it belongs to. `pipelines.scan`
+builds one for a shard that has none.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -21,9 +21,9 @@ from safetensors.numpy import load, save
 
 FORMAT = "raymask-index-1"
 ARRAYS = ("offsets", "sizes", "labels", "key_ends", "key_bytes")
-EDGE = 1 << 16  # bytes at either end of a tar that the quick check covers
+EDGE = 1 << 16  # bytes at either end of a shard that the quick check covers
 DIGEST = 32
-HASHED = "blake2b:"  # the start of a checksum of a whole tar
+HASHED = "blake2b:"  # the start of a checksum of a whole shard
 
 
 class ShardError(ValueError):
@@ -32,10 +32,12 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What one tar holds. Offsets and sizes in bytes; label -1 where there is none.
+    """What one shard holds. Offsets and sizes in bytes; label -1 where there is none.
 
-    checksum: "blake2b:..." of the whole tar where known (our packer knows it), else "scan:..." of the index
-    quick: blake2b of the tar's size and its two ends: shows cheaply that index and tar belong together
+    checksum: "blake2b:..." of the whole shard where known (our packer knows it), else "scan:..." of the index
+    quick: blake2b of the shard's size and its two ends: shows cheaply that index and shard belong together
+    widths: pixels of a row where the bytes are bare RGB rows, 0 for an encoded image; none: all are encoded
+    names: classes by label, where the shard names them instead of numbering them
     """
 
     offsets: Int64[np.ndarray, " n"]
@@ -43,9 +45,11 @@ class ShardIndex:
     labels: Int64[np.ndarray, " n"]
     key_ends: Int64[np.ndarray, " n"]
     key_bytes: UInt8[np.ndarray, " k"]
-    tar_bytes: int
+    shard_bytes: int
     checksum: str
     quick: str
+    widths: Int64[np.ndarray, " n"] | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -56,21 +60,21 @@ class ShardIndex:
         return self.key_bytes[begin : int(self.key_ends[place])].tobytes().decode("utf-8", "backslashreplace")
 
 
-def index_path(tar: Path) -> Path:
-    """Where the index of a tar is kept."""
-    return tar.with_name(tar.name + ".index.safetensors")
+def index_path(shard: Path) -> Path:
+    """Where the index of a shard is kept."""
+    return shard.with_name(shard.name + ".index.safetensors")
 
 
 def quick_check(file: int, length: int) -> str:
-    """The digest of an open tar's length and of the 64 KiB at either end."""
+    """The digest of an open shard's length and of the 64 KiB at either end."""
     digest = hashlib.blake2b(str(length).encode(), digest_size=DIGEST)
     digest.update(os.pread(file, EDGE, 0))
     digest.update(os.pread(file, EDGE, max(0, length - EDGE)))
     return digest.hexdigest()
 
 
-def hash_tar(file: int) -> str:
-    """The checksum of all of an open tar, as our packer notes it."""
+def hash_shard(file: int) -> str:
+    """The checksum of all of an open shard, as our packer notes it."""
     digest, position = hashlib.blake2b(digest_size=DIGEST), 0
     while piece := os.pread(file, 1 << 22, position):
         digest.update(piece)
@@ -79,29 +83,42 @@ def hash_tar(file: int) -> str:
 
 
 def make_index(
-    rows: list[tuple[int, int, int]], keys: list[bytes], *, tar_bytes: int, quick: str, checksum: str = ""
+    rows: Sequence[tuple[int, int, int]] | Int64[np.ndarray, "n 3"],
+    keys: list[bytes],
+    *,
+    shard_bytes: int,
+    quick: str,
+    checksum: str = "",
+    widths: Int64[np.ndarray, " n"] | None = None,
+    names: tuple[str, ...] = (),
 ) -> ShardIndex:
-    """An index from (offset, size, label) rows and keys; without the tar's checksum it gets one of itself."""
+    """An index from (offset, size, label) rows and keys; its checksum is the shard's where given."""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
     key_bytes = np.frombuffer(b"".join(keys), dtype=np.uint8)
     key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
     if not checksum:
         digest = hashlib.blake2b(quick.encode(), digest_size=DIGEST)
-        for array in (table, key_ends, key_bytes):
+        for array in (table, key_ends, key_bytes, *([] if widths is None else [widths])):
             digest.update(array.tobytes())
+        digest.update(json.dumps(names).encode() if names else b"")
         checksum = "scan:" + digest.hexdigest()
     offsets, sizes, labels = table
-    return ShardIndex(offsets, sizes, labels, key_ends, key_bytes, tar_bytes, checksum, quick)
+    return ShardIndex(
+        offsets, sizes, labels, key_ends, key_bytes, shard_bytes, checksum, quick, widths, names
+    )
 
 
 def index_bytes(index: ShardIndex) -> bytes:
     """The index as a safetensors file."""
     tensors = {name: getattr(index, name) for name in ARRAYS}
+    if index.widths is not None:
+        tensors["widths"] = index.widths
     about = {
-        "tar_bytes": index.tar_bytes,
+        "shard_bytes": index.shard_bytes,
         "count": len(index),
         "checksum": index.checksum,
         "quick": index.quick,
+        **({"names": index.names} if index.names else {}),
     }
     # One JSON value: safetensors promises no order for several, and equal shards shall have equal indexes.
     return save(tensors, metadata={"raymask": json.dumps({"format": FORMAT, **about})})
@@ -117,9 +134,11 @@ def parse_index(data: bytes) -> ShardIndex:
             raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
         index = ShardIndex(
             **{name: tensors[name] for name in ARRAYS},
-            tar_bytes=int(about["tar_bytes"]),
+            shard_bytes=int(about["shard_bytes"]),
             checksum=str(about["checksum"]),
             quick=str(about["quick"]),
+            widths=tensors.get("widths"),
+            names=tuple(map(str, about.get("names", ()))),
         )
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"it is damaged or no index of ours ({error})") from None
@@ -128,9 +147,10 @@ def parse_index(data: bytes) -> ShardIndex:
 
 
 def _validate(index: ShardIndex) -> None:
-    """Refuses an index whose numbers would lead outside its tar."""
+    """Refuses an index whose numbers would lead outside its shard."""
     count = len(index.offsets)
     numbers = (index.offsets, index.sizes, index.labels, index.key_ends)
+    numbers += () if index.widths is None else (index.widths,)
     if any(array.dtype != np.int64 or array.shape != (count,) for array in numbers):
         raise ValueError("its columns have different lengths or types")
     if index.key_bytes.dtype != np.uint8 or index.key_bytes.ndim != 1:
@@ -138,11 +158,20 @@ def _validate(index: ShardIndex) -> None:
     ends = np.concatenate([[0], index.key_ends])
     if count and (
         min(index.offsets.min(), index.sizes.min()) < 0
-        or (index.sizes > index.tar_bytes - index.offsets).any()
+        or (index.sizes > index.shard_bytes - index.offsets).any()
         or (np.diff(ends) < 0).any()
         or ends[-1] != len(index.key_bytes)
     ):
-        raise ValueError("it points outside its tar")
+        raise ValueError("it points outside its shard")
+    if index.names and count and not -1 <= index.labels.min() <= index.labels.max() < len(index.names):
+        raise ValueError("its labels lie outside its list of classes")
+    if index.widths is not None and ((index.widths < 0) | _ragged(index.sizes, index.widths)).any():
+        raise ValueError("its rows of pixels do not fill their images")
+
+
+def _ragged(sizes: Int64[np.ndarray, " n"], widths: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which of the bare RGB images do not consist of whole rows."""
+    return (widths > 0) & (sizes % np.maximum(3 * widths, 1) != 0)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -158,9 +187,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_index(tar: Path) -> ShardIndex | None:
-    """The index beside a tar, or None. Raises ShardError for a damaged one."""
-    path = index_path(tar)
+def read_index(shard: Path) -> ShardIndex | None:
+    """The index beside a shard, or None. Raises ShardError for a damaged one."""
+    path = index_path(shard)
     try:
         return parse_index(path.read_bytes())
     except FileNotFoundError:
@@ -171,25 +200,25 @@ def read_index(tar: Path) -> ShardIndex | None:
         ) from None
 
 
-def check_index(index: ShardIndex, tar: Path, file: int) -> None:
-    """Raises ShardError unless the open tar `file` is, by length and ends, the one that was indexed."""
+def check_index(index: ShardIndex, shard: Path, file: int) -> None:
+    """Raises ShardError unless the open shard `file` is, by length and ends, the one that was indexed."""
     length = os.fstat(file).st_size
-    if length < index.tar_bytes:
-        raise ShardError(f"shard {tar} is truncated: {length:,} of {index.tar_bytes:,} bytes are there")
-    if length != index.tar_bytes or quick_check(file, length) != index.quick:
+    if length < index.shard_bytes:
+        raise ShardError(f"shard {shard} is truncated: {length:,} of {index.shard_bytes:,} bytes are there")
+    if length != index.shard_bytes or quick_check(file, length) != index.quick:
         raise ShardError(
-            f"the index of shard {tar} does not match it: the tar was changed after it was indexed; "
-            f"delete {index_path(tar).name} to have it built again, or restore the tar"
+            f"the index of shard {shard} does not match it: the shard was changed after it was indexed; "
+            f"delete {index_path(shard).name} to have it built again, or restore the shard"
         )
 
 
 @contextmanager
-def opened(tar: Path) -> Iterator[int]:
-    """A read-only descriptor of a tar. Raises ShardError, naming it, where it cannot be opened."""
+def opened(shard: Path) -> Iterator[int]:
+    """A read-only descriptor of a shard. Raises ShardError, naming it, where it cannot be opened."""
     try:
-        file = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ShardError(f"shard {tar} cannot be opened: {error.strerror}") from None
+        raise ShardError(f"shard {shard} cannot be opened: {error.strerror}") from None
     try:
         yield file
     finally:

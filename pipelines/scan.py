@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.formats.tar import Member, members
-from pipelines.index import ShardError, ShardIndex, hash_tar, make_index, opened, quick_check
+from pipelines.index import ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 LABEL_FIELDS = ("label", "cls", "class_id", "target", "class")
@@ -80,5 +80,5 @@ def build_index(tar: Path, *, hashed: bool = False) -> ShardIndex:
                 keys.append(key)
         except ValueError as error:
             raise ShardError(f"shard {tar}: {error}") from None
-        checksum = hash_tar(file) if hashed else ""
-        return make_index(rows, keys, tar_bytes=length, quick=quick_check(file, length), checksum=checksum)
+        checksum = hash_shard(file) if hashed else ""
+        return make_index(rows, keys, shard_bytes=length, quick=quick_check(file, length), checksum=checksum)

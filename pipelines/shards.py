@@ -59,11 +59,11 @@ class ShardWriter:
         quick = quick_check(self._file.fileno(), self._tar.position)
         checksum = HASHED + self._tar.digest.hexdigest()
         index = make_index(
-            self._rows, self._keys, tar_bytes=self._tar.position, quick=quick, checksum=checksum
+            self._rows, self._keys, shard_bytes=self._tar.position, quick=quick, checksum=checksum
         )
         write_atomically(index_path(self.path), index_bytes(index))
         self._partial.replace(self.path)
-        return Shard(self.path.name, len(index), index.tar_bytes, checksum)
+        return Shard(self.path.name, len(index), index.shard_bytes, checksum)
 
 
 class SplitWriter:

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from pipelines.formats.folder import open_folder
 from pipelines.formats.idx import is_idx, open_idx
 from pipelines.formats.joined import JoinedSource
-from pipelines.formats.webdataset import open_packed, open_tars
+from pipelines.formats.sharded import open_packed, open_shards
 from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
@@ -88,7 +88,7 @@ def open_splits(path: Path_ | Sequence[Path_]) -> dict[str, Source]:
         raise ValueError("the list of data paths is empty: give at least one")
     files = [name for p in paths for name in expand(p)]
     if all(name.endswith(".tar") for name in files):
-        return {"": open_tars([Path(name) for name in files])}
+        return {"": open_shards([Path(name) for name in files])}
     if len(files) > 1:
         return {"": JoinedSource([open_source(name) for name in files], " + ".join(files))}
     return _open_one(Path(files[0]))
@@ -104,7 +104,7 @@ def _open_one(path: Path) -> dict[str, Source]:
         if parts:
             return {name: open_packed(part) for name, part in parts.items()}
         if tars := sorted(path.glob("*.tar")):
-            return {"": open_tars(tars)}
+            return {"": open_shards(tars)}
         if pairs := sorted(file for file in path.iterdir() if is_idx(file)):
             return dict(open_idx(pairs))
         return dict(open_folder(path))

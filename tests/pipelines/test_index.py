@@ -151,7 +151,7 @@ def test_an_index_survives_the_way_through_its_file(tmp_path):
     again = parse_index(index_bytes(index))
     assert index_bytes(again) == index_bytes(index)
     assert [again.key(i) for i in range(4)] == ["0000", "0001", "0002", "0003"]
-    assert (again.checksum, again.quick, again.tar_bytes) == (index.checksum, index.quick, index.tar_bytes)
+    assert (again.checksum, again.quick, again.shard_bytes) == (index.checksum, index.quick, index.shard_bytes)
 
 
 @given(data=st.data())
@@ -164,7 +164,7 @@ def test_a_damaged_index_is_an_error_or_stays_inside_its_tar(tmp_path_factory, d
         index = parse_index(bytes(content[:cut]))
     except ValueError:
         return
-    assert (index.offsets >= 0).all() and (index.offsets + index.sizes <= index.tar_bytes).all()
+    assert (index.offsets >= 0).all() and (index.offsets + index.sizes <= index.shard_bytes).all()
     assert all(isinstance(index.key(i), str) for i in range(len(index)))
 
 

@@ -1,7 +1,7 @@
 """A data set of any size opens by its manifest: indexes are read shard by shard, as their images are."""
 
 from pipelines.data import Data
-from pipelines.formats.webdataset import TarSource
+from pipelines.formats.sharded import ShardSource
 from pipelines.loader import Loader
 from pipelines.pack import pack
 from pipelines.plan import Packing
@@ -14,8 +14,8 @@ def test_a_batch_reads_the_indexes_of_its_own_shards_only(tmp_path, monkeypatch)
     pack(folder(tmp_path / "in", each=20), packed, Packing(shard_images=4, holdout=0), workers=0)
     expected = open_source(packed).labels
     opened = set()
-    real = TarSource._index
-    monkeypatch.setattr(TarSource, "_index", lambda self, n: opened.add(n) or real(self, n))
+    real = ShardSource._index
+    monkeypatch.setattr(ShardSource, "_index", lambda self, n: opened.add(n) or real(self, n))
     source = open_source(packed)
     assert len(source.shard_sizes) == 10 and not opened
     with Loader(Data(threads=0), source, batch=2, seed=0, steps=1) as loader:

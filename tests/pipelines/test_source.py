@@ -278,7 +278,7 @@ def test_a_tar_without_images_is_refused(tmp_path):
 
 def test_a_tar_named_twice_is_refused(shards):
     (shards / "b.tar").symlink_to(shards / "a-000.tar")
-    with pytest.raises(ValueError, match="names one tar twice"):
+    with pytest.raises(ValueError, match="names one file twice"):
         open_source(shards)
 
 
@@ -406,7 +406,7 @@ def test_many_threads_read_at_once(shards):
 
 
 def test_only_so_many_shards_stay_open(shards, monkeypatch):
-    monkeypatch.setattr("pipelines.formats.webdataset.OPEN_SHARDS", 2)
+    monkeypatch.setattr("pipelines.formats.sharded.OPEN_SHARDS", 2)
     source = open_source(shards)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):

@@ -1,0 +1,226 @@
+"""Shards, ours or anyone's: WebDataset tars and FFCV betons, read at random through the index beside each.
+
+The files are plain ones that any tool reads; neither `webdataset` nor `ffcv` is needed to do so.
+"""
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.index import (
+    HASHED,
+    ShardError,
+    ShardIndex,
+    check_index,
+    index_bytes,
+    index_path,
+    opened,
+    read_index,
+    write_atomically,
+)
+from pipelines.manifest import NAME, Shard, fingerprint, read_manifest
+from pipelines.scan import build_index
+
+OPEN_SHARDS = 256  # file descriptors and indexes that are held at once
+
+
+class _Open:
+    """An open shard and its index; closes when the last reader has let go of it."""
+
+    def __init__(self, path: Path, index: ShardIndex) -> None:
+        self.index = index
+        try:
+            self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ShardError(f"shard {path} cannot be opened: {error.strerror}") from None
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
+
+
+class ShardSource:
+    """Images in shards, which open when they are first read; at most 256 stay open.
+
+    classes: their names; the labels of a shard that names its own are numbered by them
+    kept: indexes of shards beside which none could be stored
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        shards: tuple[Shard, ...],
+        classes: list[str],
+        kept: dict[Path, ShardIndex],
+    ) -> None:
+        self.paths, self.shards, self._kept = paths, shards, kept
+        self.shard_sizes = np.array([shard.images for shard in shards], dtype=np.int64)
+        self._starts = [0, *np.cumsum(self.shard_sizes).tolist()]
+        self.fingerprint = fingerprint(shards)
+        self.stored_bytes = sum(shard.bytes for shard in shards)
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+        self.classes = classes
+        self._numbers = {name: number for number, name in enumerate(classes)}
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @cached_property
+    def labels(self) -> Int64[np.ndarray, " n"]:
+        """The labels of all images; reads every index once."""
+        parts = [self._index(number).labels for number in range(len(self.paths))]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def read(self, sample: int) -> bytes:
+        """The encoded image, by one `pread`. Raises ShardError where the shard is gone, cut or replaced.
+
+        Bare pixels, which FFCV can store, come as a PPM file: a line of text before them.
+        """
+        number, place = self._place(sample)
+        shard = self._shard(number)
+        size, offset = int(shard.index.sizes[place]), int(shard.index.offsets[place])
+        try:
+            data = os.pread(shard.file, size, offset)
+        except OSError as error:
+            raise ShardError(
+                f"shard {self.paths[number]} cannot be read at byte {offset:,}: {error.strerror}"
+            ) from None
+        if len(data) != size:
+            raise ShardError(f"shard {self.paths[number]} is truncated: it was cut off while it was in use")
+        width = 0 if shard.index.widths is None else int(shard.index.widths[place])
+        return b"P6 %d %d 255\n" % (width, size // (3 * width)) + data if width else data
+
+    def label(self, sample: int) -> int:
+        number, place = self._place(sample)
+        return int(self._shard(number).index.labels[place])
+
+    def key(self, sample: int) -> str:
+        number, place = self._place(sample)
+        return self._shard(number).index.key(place)
+
+    def shard(self, sample: int) -> str:
+        return str(self.paths[self._place(sample)[0]])
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of a data set of {len(self):,}")
+        number = bisect_right(self._starts, sample) - 1
+        return number, sample - self._starts[number]
+
+    def _index(self, number: int) -> ShardIndex:
+        path, shard = self.paths[number], self.shards[number]
+        index = stored_index(path, self._kept, hashed=shard.checksum.startswith(HASHED))
+        if (len(index), index.checksum) != (shard.images, shard.checksum):
+            raise ShardError(
+                f"shard {path} or its index was changed: {NAME} describes another: pack the data again"
+            )
+        if not index.names:
+            return index
+        numbers = np.array([self._numbers[name] for name in index.names], dtype=np.int64)
+        return replace(index, labels=np.where(index.labels < 0, -1, numbers[index.labels]))
+
+    def _shard(self, number: int) -> _Open:
+        with self._lock:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+        shard = _Open(self.paths[number], self._index(number))
+        check_index(shard.index, self.paths[number], shard.file)
+        with self._lock:
+            self._open[number] = shard
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        return shard
+
+
+def stored_index(path: Path, kept: dict[Path, ShardIndex], *, hashed: bool = False) -> ShardIndex:
+    """The index of a shard: the one beside it, or a new one, which is stored there, or else in `kept`.
+
+    hashed: whether a new one gets the checksum of the whole shard, which must be read for it
+    """
+    if path in kept:
+        return kept[path]
+    index = read_index(path)
+    if index is None:
+        index = build_index(path, hashed=hashed)
+        try:
+            write_atomically(index_path(path), index_bytes(index))
+        except OSError:  # a read-only place or a full disk: the index then lives in memory
+            kept[path] = index
+    return index
+
+
+def open_shards(paths: list[Path]) -> ShardSource:
+    """Any tars or betons as one data set. The first time, their headers are scanned, the indexes stored."""
+    paths = sorted(dict.fromkeys(paths))
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("the list of shards names one file twice")
+    kept: dict[Path, ShardIndex] = {}
+    shards, classes = [], _Classes()
+    for path in paths:
+        index = stored_index(path, kept)
+        with opened(path) as file:
+            check_index(index, path, file)
+        classes.add(index, path)
+        shards.append(Shard(path.name, len(index), index.shard_bytes, index.checksum))
+    if not sum(shard.images for shard in shards):
+        raise ValueError(
+            f"the {len(paths)} shards hold no images (.jpg, .png, .webp, ...), {paths[0]} first among them"
+        )
+    return ShardSource(paths, tuple(shards), classes.found(), kept)
+
+
+class _Classes:
+    """The classes of shards that either number or name them, gathered shard by shard."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._highest = -1
+        self._named_by = self._numbered_by = ""
+
+    def add(self, index: ShardIndex, path: Path) -> None:
+        """Takes note of a shard. Raises ValueError where one names its classes and another numbers them."""
+        if index.names:
+            self._names.update(index.names)
+            self._named_by = str(path)
+        elif (highest := int(index.labels.max(initial=-1))) >= 0:
+            self._highest = max(self._highest, highest)
+            self._numbered_by = str(path)
+        if self._named_by and self._numbered_by:
+            raise ValueError(
+                f"{self._named_by} names its classes and {self._numbered_by} numbers them: open them apart"
+            )
+
+    def found(self) -> list[str]:
+        """Their names in the order of their numbers."""
+        return sorted(self._names) if self._names else [str(number) for number in range(self._highest + 1)]
+
+
+def open_packed(folder: Path) -> ShardSource:
+    """A data set that `pack` wrote. Every shard must be there and have its length."""
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.images:
+        raise ValueError(f"{folder} holds no packed data set: there is no {NAME} with images in it")
+    paths = [folder / shard.name for shard in manifest.shards]
+    for path, shard in zip(paths, manifest.shards):
+        check_length(path, shard)
+    return ShardSource(paths, manifest.shards, list(manifest.classes), {})
+
+
+def check_length(path: Path, shard: Shard) -> None:
+    """Raises ShardError unless the packed shard is there and as long as the manifest says."""
+    try:
+        length = path.stat().st_size
+    except OSError:
+        raise ShardError(f"shard {path} is missing: {NAME} names it with {shard.images:,} images") from None
+    if length != shard.bytes:
+        state = "truncated" if length < shard.bytes else "not the one that was packed"
+        raise ShardError(f"shard {path} is {state}: it has {length:,} bytes, {NAME} says {shard.bytes:,}")
