@@ -16,14 +16,32 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class RandAugment(Settings):
+    """Operations drawn at random, of timm's increasing ranges: the defaults are DeiT's `rand-m9-mstd0.5-inc1`.
+
+    operations: how many are drawn for a view, one after the other, perhaps the same again
+    magnitude, spread: strength, normally distributed and held within 0..10
+    probability: that a drawn operation happens
+    interpolation: where pixels move; DeiT trains with bicubic, timm by itself takes either
+    """
+
+    operations: int = Field(default=2, ge=1)
+    magnitude: float = Field(default=9.0, ge=0, le=10)
+    spread: float = Field(default=0.5, ge=0)
+    probability: float = Field(default=0.5, ge=0, le=1)
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+
+
 class Crops(Settings):
-    """One group of views: random resized crops of equal size, flipped, jittered, greyed, blurred, solarised.
+    """One group of views: random resized crops of equal size, flipped, augmented, jittered, greyed, blurred,
+    solarised.
 
     count: views of each image; 0 leaves the group out
     size: pixels of a side, or (height, width)
     scale: range of a crop's share of the image area
     aspect: range of a crop's width over height, drawn log-uniformly
     flip: probability of a horizontal flip
+    randaugment: operations of RandAugment after the flip, or none
     jitter: probability that brightness, contrast, saturation and hue change, in a random order
     brightness, contrast, saturation: factors are uniform in [max(0, 1 - x), 1 + x]
     hue: shift uniform in [-x, x], in turns of the colour circle (at most 0.5)
@@ -39,6 +57,7 @@ class Crops(Settings):
     scale: tuple[float, float] = (0.4, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+    randaugment: RandAugment | None = None
     jitter: float = 0.8
     brightness: float = Field(default=0.4, ge=0)
     contrast: float = Field(default=0.4, ge=0)

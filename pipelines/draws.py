@@ -18,6 +18,9 @@ RULE = np.dtype(
     [(f"{name}_{end}", "f8") for name in ("scale", "log_aspect", "sigma") for end in ("low", "high")]
     + [(name, "f8") for name in ("flip", "jitter", "brightness", "contrast", "saturation", "hue")]
     + [(name, "f8") for name in ("grey", "blur", "solarise", "threshold")]
+    # RandAugment's, read in `randaugment.py`; cubic: probability of bicubic rather than bilinear
+    + [("operations", "i8")]
+    + [(name, "f8") for name in ("magnitude", "spread", "operation_probability", "cubic")]
 )
 
 # What was drawn for a view. Packed without gaps, so that its bytes can be hashed.
@@ -55,6 +58,11 @@ def rules(crops: Crops) -> np.ndarray:
         table[name] = getattr(crops, name)
     table["blur"], table["solarise"] = crops.per_view("blur"), crops.per_view("solarise")
     table["threshold"] = crops.solarise_threshold
+    given = crops.randaugment
+    if given is not None:
+        table["operations"], table["operation_probability"] = given.operations, given.probability
+        table["magnitude"], table["spread"] = given.magnitude, given.spread
+        table["cubic"] = {"bicubic": 1.0, "bilinear": 0.0, "random": 0.5}[given.interpolation]
     return table
 
 

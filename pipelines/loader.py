@@ -70,6 +70,7 @@ class _Cutter:
         groups = (data.crops.global_crops, data.crops.local_crops)
         self.rules = np.concatenate([rules(crops) for crops in groups])
         self.affine = normalisation(data.crops)
+        self.cut = native().cut_augmented if self.rules["operations"].any() else native().cut
         self.key = stream(seed, "crops")
         self.reader = reader
         self.timings = _Timings()
@@ -83,7 +84,7 @@ class _Cutter:
         pixels, used = self.reader.pixels(sample, clock)
         key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
         views = np.zeros(len(self.rules), VIEW)
-        mark = native().cut(pixels, key, np.uint64(used), self.rules, self.affine, slot, views, *outs)
+        mark = self.cut(pixels, key, np.uint64(used), self.rules, self.affine, slot, views, *outs)
         clock("cut")
         self.timings.add(clock.seconds)
         return used, mark
@@ -143,9 +144,7 @@ class Loader:
         self._start, self._steps = start, steps
         self._threads, self._ahead = data.thread_count, data.prefetch
         self._order = Order(source.shard_sizes, seed, data.shuffle_window)
-        self.bad = BadSamples(
-            source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world
-        )
+        self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
         reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
         self._cutter = _Cutter(data, reader, seed=seed)
         most = -(-batch // world)

@@ -13,22 +13,41 @@ from typing import NamedTuple
 
 from numba import njit
 
-from pipelines import blur, colour, draws, kernels, render, streams
+from pipelines import (
+    blur,
+    colour,
+    draws,
+    kernels,
+    randaugment,
+    randaugment_affine,
+    randaugment_pixels,
+    randaugment_views,
+    render,
+    streams,
+)
 from pipelines.draws import draw_views
 from pipelines.kernels import turned
+from pipelines.randaugment_pixels import augment as augment_levels
+from pipelines.randaugment_views import cut_augmented_views
 from pipelines.render import centre_views, cut_views, normalise, render_levels
 
-_SOURCES = (blur, colour, draws, kernels, render, streams)
+_SOURCES = (
+    *(blur, colour, draws, kernels, render, streams),
+    *(randaugment, randaugment_affine, randaugment_pixels, randaugment_views),
+)
 
 
 class Native(NamedTuple):
     """Compiled functions; their arguments are described where they are written.
 
-    cut: `render.cut_views`; centre: `render.centre_views`; draw: `draws.draw_views`
+    cut: `render.cut_views`; cut_augmented: `randaugment_views.cut_augmented_views`
+    augment: `randaugment_pixels.augment`; centre: `render.centre_views`; draw: `draws.draw_views`
     view: `render.render_levels` of an image uint8 [h, w, 3], and `render.normalise` of that
     """
 
     cut: Callable
+    cut_augmented: Callable
+    augment: Callable
     centre: Callable
     draw: Callable
     view: Callable
@@ -48,6 +67,16 @@ def _entry_points(digest: int) -> Native:
         return cut_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out)
 
     @njit(nogil=True, cache=True)
+    def cut_augmented(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
+        _ = digest
+        return cut_augmented_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out)
+
+    @njit(nogil=True, cache=True)
+    def augment(levels, operation, fill):
+        _ = digest
+        augment_levels(levels, operation, fill)
+
+    @njit(nogil=True, cache=True)
     def centre(pixels, full, affine, out):
         _ = digest
         centre_views(pixels, full, affine, out)
@@ -63,4 +92,4 @@ def _entry_points(digest: int) -> Native:
         render_levels(turned(pixels), drawn, levels)
         normalise(levels, affine, out)
 
-    return Native(cut, centre, draw, view)
+    return Native(cut, cut_augmented, augment, centre, draw, view)

@@ -37,9 +37,21 @@ def _jitter(levels, view):
 @njit(nogil=True)
 def render_levels(planes: np.ndarray, view: np.record, levels: np.ndarray) -> None:
     """One view of turned planes (uint8 [3, w, h]) as 8-bit levels [3, n, m], before normalisation."""
+    cut_levels(planes, view, levels)
+    colour_levels(view, levels)
+
+
+@njit(nogil=True)
+def cut_levels(planes, view, levels):
+    """The crop of a view, resized and flipped, as levels."""
     resize_window(
         planes, view.top, view.left, view.height, view.width, levels.shape[1:], (0, 0), view.flip != 0, levels
     )
+
+
+@njit(nogil=True)
+def colour_levels(view, levels):
+    """What is drawn for the colours of a view, done to its levels."""
     if view.order >= 0:
         _jitter(levels, view)
     if view.grey:

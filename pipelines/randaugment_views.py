@@ -1,0 +1,49 @@
+"""The views of an image with RandAugment: apart from `render.cut_views`, so that only runs that use it compile
+it."""
+
+import numpy as np
+from numba import njit
+
+from pipelines.draws import draw_views, signature
+from pipelines.kernels import turned
+from pipelines.randaugment import draw_operations, sign_operations
+from pipelines.randaugment_pixels import augment
+from pipelines.render import colour_levels, cut_levels, normalise
+
+# v: views of a group   n, m: sides of a view
+
+
+@njit(nogil=True)
+def mean_levels(affine):
+    """The data's mean colour in whole levels, uint8 [3]: what operations that move pixels uncover."""
+    fill = np.empty(3, np.uint8)
+    for c in range(3):
+        # halves go up, whichever way the last digit of the division fell
+        fill[c] = min(max(int(0.501 - affine[1, c] / affine[0, c]), 0), 255)
+    return fill
+
+
+@njit(nogil=True)
+def _render_group(planes, views, operations, affine, slot, out):
+    levels, fill = np.empty(out.shape[2:], np.uint8), mean_levels(affine)
+    for v in range(len(views)):
+        cut_levels(planes, views[v], levels)
+        for k in range(operations.shape[1]):
+            augment(levels, operations[v, k], fill)
+        colour_levels(views[v], levels)
+        normalise(levels, affine, out[v, slot])
+
+
+@njit(nogil=True)
+def cut_augmented_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
+    """`render.cut_views`, with the same arguments, for rules that ask for RandAugment between flip and jitter.
+
+    The signature covers the operations as well.
+    """
+    draw_views(key, pixels.shape[0], pixels.shape[1], rules, views)
+    operations = draw_operations(key, rules)
+    planes = turned(pixels)
+    split = global_out.shape[0]
+    _render_group(planes, views[:split], operations[:split], affine, slot, global_out)
+    _render_group(planes, views[split:], operations[split:], affine, slot, local_out)
+    return sign_operations(signature(sample, views), operations)
