@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class RandAugment(Settings):
-    """Operations drawn at random, of timm's increasing ranges: the defaults are DeiT's `rand-m9-mstd0.5-inc1`.
+    """Operations drawn at random, of timm's increasing ranges; the defaults are DeiT's rand-m9-mstd0.5-inc1.
 
     operations: how many are drawn for a view, one after the other, perhaps the same again
     magnitude, spread: strength, normally distributed and held within 0..10

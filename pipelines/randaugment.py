@@ -1,4 +1,4 @@
-"""What RandAugment does to a view: operations and their strengths, drawn as a pure function of the view's key.
+"""What RandAugment does to a view: operations and strengths, drawn as a pure function of the view's key.
 
 Operations and ranges are those of timm's `rand-m9-mstd0.5-inc1`, which DeiT trains with (RandAugment: Cubuk
 et al., arXiv:1909.13719): all of them grow with the magnitude. Pixels are in `randaugment_pixels.py`.
@@ -62,9 +62,9 @@ def strength(kind, magnitude, sign):
         return float(int(share * 110))
     if COLOUR <= kind <= SHARPNESS:
         return max(0.1, 1.0 + sign * share * 0.9)
-    if kind == SHEAR_X or kind == SHEAR_Y:
+    if kind in (SHEAR_X, SHEAR_Y):
         return sign * share * 0.3
-    if kind == TRANSLATE_X or kind == TRANSLATE_Y:
+    if kind in (TRANSLATE_X, TRANSLATE_Y):
         return sign * share * 0.45
     return 0.0
 

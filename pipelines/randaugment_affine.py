@@ -17,7 +17,7 @@ from pipelines.randaugment import ROTATE, SHEAR_X, SHEAR_Y, TRANSLATE_X
 
 @njit(nogil=True)
 def matrix(kind, value, height, width):
-    """The six numbers of an operation that moves pixels: source x = a x + b y + c, source y = d x + e y + f."""
+    """(a, b, c, d, e, f) of an operation: the source of (x, y) is (a x + b y + c, d x + e y + f)."""
     if kind == ROTATE:
         angle = -math.radians(value)
         a, b = math.cos(angle), math.sin(angle)

@@ -72,7 +72,7 @@ def _look_up(levels, kind, value):
         flat = levels[c].reshape(-1)
         for i in range(256):
             counts[i], table[i] = 0, i
-        if kind == AUTOCONTRAST or kind == EQUALISE:
+        if kind in (AUTOCONTRAST, EQUALISE):
             for i in range(len(flat)):
                 counts[flat[i]] += 1
         if kind == AUTOCONTRAST:
@@ -117,13 +117,13 @@ def _sharpen(levels, factor):
 
 @njit(nogil=True)
 def augment(levels: np.ndarray, operation: np.record, fill: np.ndarray) -> None:
-    """Does one drawn operation (OPERATION) to `levels`; `fill` (uint8 [3]) is the colour of what it uncovers."""
+    """Does one drawn OPERATION to `levels`; `fill` (uint8 [3]) is the colour of what it uncovers."""
     kind, value = operation.kind, operation.value
     if kind == NOTHING:
         return
     if kind == COLOUR:
         saturate(levels, value)
-    elif kind == CONTRAST or kind == BRIGHTNESS:
+    elif kind in (CONTRAST, BRIGHTNESS):
         blend_with_level(levels, mean_grey(levels) if kind == CONTRAST else 0, value)
     elif kind == SHARPNESS:
         _sharpen(levels, value)

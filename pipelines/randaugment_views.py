@@ -1,5 +1,4 @@
-"""The views of an image with RandAugment: apart from `render.cut_views`, so that only runs that use it compile
-it."""
+"""Views with RandAugment: apart from `render.cut_views`, so that only runs that use it compile it."""
 
 import numpy as np
 from numba import njit
@@ -36,9 +35,9 @@ def _render_group(planes, views, operations, affine, slot, out):
 
 @njit(nogil=True)
 def cut_augmented_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
-    """`render.cut_views`, with the same arguments, for rules that ask for RandAugment between flip and jitter.
+    """`render.cut_views`, with the same arguments, for rules that ask for RandAugment.
 
-    The signature covers the operations as well.
+    Its operations come after the flip and before the jitter. The signature covers them as well.
     """
     draw_views(key, pixels.shape[0], pixels.shape[1], rules, views)
     operations = draw_operations(key, rules)

@@ -1,4 +1,4 @@
-"""RandAugment: operations held to Pillow's, their strengths to timm's, and draws that are a function of the key."""
+"""RandAugment: operations held to Pillow's, strengths to timm's, draws that depend on the key alone."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_every_operation_is_pillows(kind):
                 value = float(np.float32(strength(kind, magnitude, sign)))
                 wanted = np.asarray(by_pillow(Image.fromarray(pixels), kind, value, cubic=cubic)).astype(int)
                 off.append(np.abs(augmented(pixels, kind, value, cubic=cubic) - wanted).ravel())
-    # a turned place is a sum of products, whose last digit decides here and there which way a level is cut off
+    # a turned place is a sum of products; here and there its last digit decides how a level is cut off
     allowed = 1 if kind == kinds.ROTATE else 0
     assert np.concatenate(off).max() <= allowed
     assert np.concatenate(off).mean() < 1e-4
