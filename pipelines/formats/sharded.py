@@ -7,6 +7,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,19 +32,21 @@ from pipelines.scan import build_index
 OPEN_SHARDS = 256  # file descriptors and indexes that are held at once
 
 
-class _Open:
-    """An open shard and its index; closes when the last reader has let go of it."""
+class OpenShard:
+    """The descriptor of a shard, and its index; closes when the last reader has let go of it."""
 
-    def __init__(self, path: Path, index: ShardIndex) -> None:
-        self.index = index
-        try:
-            self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ShardError(f"shard {path} cannot be opened: {error.strerror}") from None
+    def __init__(self, file: int, index: ShardIndex) -> None:
+        self.file, self.index = file, index
 
     def __del__(self) -> None:
-        if hasattr(self, "file"):
-            os.close(self.file)
+        os.close(self.file)
+
+
+def _descriptor(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShardError(f"shard {path} cannot be opened: {error.strerror}") from None
 
 
 class ShardSource:
@@ -55,7 +58,7 @@ class ShardSource:
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: Sequence[Path | str],
         shards: tuple[Shard, ...],
         classes: list[str],
         kept: dict[Path, ShardIndex],
@@ -65,7 +68,7 @@ class ShardSource:
         self._starts = [0, *np.cumsum(self.shard_sizes).tolist()]
         self.fingerprint = fingerprint(shards)
         self.stored_bytes = sum(shard.bytes for shard in shards)
-        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self.classes = classes
         self._numbers = {name: number for number, name in enumerate(classes)}
@@ -117,7 +120,7 @@ class ShardSource:
 
     def _index(self, number: int) -> ShardIndex:
         path, shard = self.paths[number], self.shards[number]
-        index = stored_index(path, self._kept, hashed=shard.checksum.startswith(HASHED))
+        index = self._stored(number)
         if (len(index), index.checksum) != (shard.images, shard.checksum):
             raise ShardError(
                 f"shard {path} or its index was changed: {NAME} describes another: pack the data again"
@@ -127,17 +130,30 @@ class ShardSource:
         numbers = np.array([self._numbers[name] for name in index.names], dtype=np.int64)
         return replace(index, labels=np.where(index.labels < 0, -1, numbers[index.labels]))
 
-    def _shard(self, number: int) -> _Open:
+    def _shard(self, number: int) -> OpenShard:
         with self._lock:
             if number in self._open:
                 self._open.move_to_end(number)
                 return self._open[number]
-        shard = _Open(self.paths[number], self._index(number))
-        check_index(shard.index, self.paths[number], shard.file)
+        return self._keep(number, self._opened(number))
+
+    def _keep(self, number: int, shard: OpenShard) -> OpenShard:
         with self._lock:
             self._open[number] = shard
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
+        return shard
+
+    def _stored(self, number: int) -> ShardIndex:
+        """The index of a shard, wherever it is kept."""
+        hashed = self.shards[number].checksum.startswith(HASHED)
+        return stored_index(Path(self.paths[number]), self._kept, hashed=hashed)
+
+    def _opened(self, number: int) -> OpenShard:
+        """Opens a shard and compares it with its index."""
+        path, index = Path(self.paths[number]), self._index(number)
+        shard = OpenShard(_descriptor(path), index)
+        check_index(shard.index, path, shard.file)
         return shard
 
 
@@ -164,7 +180,7 @@ def open_shards(paths: list[Path]) -> ShardSource:
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("the list of shards names one file twice")
     kept: dict[Path, ShardIndex] = {}
-    shards, classes = [], _Classes()
+    shards, classes = [], Classes()
     for path in paths:
         index = stored_index(path, kept)
         with opened(path) as file:
@@ -178,7 +194,7 @@ def open_shards(paths: list[Path]) -> ShardSource:
     return ShardSource(paths, tuple(shards), classes.found(), kept)
 
 
-class _Classes:
+class Classes:
     """The classes of shards that either number or name them, gathered shard by shard."""
 
     def __init__(self) -> None:
@@ -186,7 +202,7 @@ class _Classes:
         self._highest = -1
         self._named_by = self._numbered_by = ""
 
-    def add(self, index: ShardIndex, path: Path) -> None:
+    def add(self, index: ShardIndex, path: Path | str) -> None:
         """Takes note of a shard. Raises ValueError where one names its classes and another numbers them."""
         if index.names:
             self._names.update(index.names)
