@@ -9,12 +9,13 @@ from timm.layers import Attention
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-# b: images   t: tokens   h: heads   c: width of a head   d: width of a token
+# b: images   t: tokens   q: of them, those that ask   h: heads   c: width of a head   d: width of a token
 
+Queries = Float[Tensor, "b h q c"]
 Heads = Float[Tensor, "b h t c"]
 
 
-def attend(query: Heads, key: Heads, value: Heads) -> Heads:
+def attend(query: Queries, key: Heads, value: Heads) -> Queries:
     """Softmax attention, scaled by c^-0.5: the one place where its implementation is chosen.
 
     On CPUs the fused form is slower in bfloat16 than in float32, above all its gradient: at [16, 6, 197, 64]
@@ -26,7 +27,7 @@ def attend(query: Heads, key: Heads, value: Heads) -> Heads:
     return scaled_dot_product_attention(query, key, value)
 
 
-def products(query: Heads, key: Heads, value: Heads) -> Heads:
+def products(query: Queries, key: Heads, value: Heads) -> Queries:
     """Softmax attention as two batched products; holds all t x t weights of one block."""
     with torch.autocast(query.device.type, enabled=False):  # it would take the softmax to float32 and back
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
@@ -35,7 +36,7 @@ def products(query: Heads, key: Heads, value: Heads) -> Heads:
 
 def project(
     layer: Attention, tokens: Float[Tensor, "b t d"], *, queries: int | None = None
-) -> tuple[Heads, Heads, Heads]:
+) -> tuple[Queries, Heads, Heads]:
     """Queries, keys and values of timm's attention layer, normalised where the layer does so.
 
     queries: only the first so many tokens ask
@@ -56,8 +57,11 @@ def _heads(packed: Float[Tensor, "b t width"], layer: Attention, *, of: int) -> 
     return packed.unflatten(2, (of, layer.num_heads, layer.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def mix_tokens(layer: Attention, tokens: Float[Tensor, "b t d"], heads: tuple[Heads, Heads, Heads]) -> Tensor:
-    """The output of timm's attention layer for `tokens`, whose queries, keys and values are `heads`."""
+def mix_tokens(
+    layer: Attention, tokens: Float[Tensor, "b q d"], heads: tuple[Queries, Heads, Heads]
+) -> Float[Tensor, "b q d"]:
+    """The output of timm's attention layer for `tokens`, whose queries are the first of `heads`, beside the
+    keys and values of all."""
     mixed = layer.norm(attend(*heads).transpose(1, 2).flatten(2))
     if layer.gate is not None:
         mixed = mixed * layer.gate(tokens).sigmoid()
@@ -65,7 +69,7 @@ def mix_tokens(layer: Attention, tokens: Float[Tensor, "b t d"], heads: tuple[He
 
 
 @torch.no_grad()
-def cls_row(query: Heads, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
+def cls_row(query: Queries, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
     """What the first token attends to, per head: one softmax row, in float32 or better, without gradient.
 
     Half precision would tie neighbouring scores and so change which patches are hidden.

@@ -25,17 +25,22 @@ class Vit:
     pixels: int = 3 * 16 * 16
     classes: int = 0
 
-    def forward(self, visible: int, *, projected: int | None = None) -> float:
+    def forward(self, visible: int, *, projected: int | None = None, patches: bool = True) -> float:
         """A forward pass that sees `visible` patches and embeds `projected` (None: only those it sees).
 
-        Official codes embed every patch before they drop some; raymask drops first, which is equal.
+        Official codes embed every patch before they drop some, and finish every patch's way through the last
+        block; raymask drops first, and without `patches` only [CLS] leaves the last block. Both are equal.
 
         >>> round(Vit(384, 12).forward(196) / 1e9, 3)
         4.598
+        >>> round(Vit(384, 12).forward(196, patches=False) / 1e9, 3)
+        4.278
         """
         tokens = self.prefix + visible
         embedded = visible if projected is None else projected
         body = blocks(tokens, dim=self.dim, depth=self.depth, mlp_ratio=self.mlp_ratio)
+        if not patches:
+            body -= visible * ((2 + 2 * self.mlp_ratio) * self.dim**2 + 2 * tokens * self.dim)
         return body + embedded * self.pixels * self.dim + self.dim * self.classes
 
 
@@ -128,17 +133,20 @@ def dino_step(
     local_crops: Views,
     visible: int | None = None,
     patch_rows: float = 0,
+    patches: bool = True,
 ) -> Cost:
     """DINO; iBOT and AttMask where the head has patch prototypes. Choosing the patches costs nothing visible.
 
     visible: patches that the student sees of a global crop (None: all, which is right for mask tokens, too)
     patch_rows: patches of a global crop that enter the student's head, on average; the teacher's takes all
+    patches: whether patches without an objective leave the last block, as in the official codes
     """
     seen = global_crops.patches if visible is None else visible
     every = global_crops.patches if head.patch_prototypes else 0
-    teacher = vit.forward(global_crops.patches) + head.forward(vit.dim, patches=every)
-    of_global = vit.forward(seen) + head.forward(vit.dim, patches=patch_rows)
-    of_local = vit.forward(local_crops.patches) + head.forward(vit.dim)
+    whole = patches or bool(every)
+    teacher = vit.forward(global_crops.patches, patches=whole) + head.forward(vit.dim, patches=every)
+    of_global = vit.forward(seen, patches=whole) + head.forward(vit.dim, patches=patch_rows)
+    of_local = vit.forward(local_crops.patches, patches=patches) + head.forward(vit.dim)
     return Cost(
         frozen=global_crops.count * teacher,
         forward=global_crops.count * of_global + local_crops.count * of_local,

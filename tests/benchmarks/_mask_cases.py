@@ -65,6 +65,7 @@ def dino(model: str) -> Case:
             global_crops=Views(2, PATCHES),
             local_crops=Views(LOCALS, LOCAL_PATCHES),
             visible=visible,
+            patches=False,
         )
 
     title = f"DINO, ViT-{model}/16, 2x224 + {LOCALS}x96, K = {PROTOTYPES}, student globals dropped"

@@ -159,8 +159,9 @@ def counted(work) -> float:
     return counter.get_total_flops() / 2
 
 
+@pytest.mark.parametrize("patches", [True, False])
 @pytest.mark.parametrize("visible", [None, 5])
-def test_the_model_and_torch_count_the_same_products_of_a_tiny_network(visible):
+def test_the_model_and_torch_count_the_same_products_of_a_tiny_network(visible, patches):
     shape = {"dim": 24, "depth": 2, "heads": 2, "mlp_ratio": 3.0}
     body = Backbone(image_size=32, patch_size=8, registers=1, **shape).build(seed=0).to("meta")
     head = Head(hidden_dim=16, bottleneck_dim=8, out_dim=40).build(24, seed=0).to("meta")
@@ -168,7 +169,8 @@ def test_the_model_and_torch_count_the_same_products_of_a_tiny_network(visible):
     images = torch.empty(3, 3, 32, 32, device="meta")
     places = None if visible is None else torch.empty(3, visible, dtype=torch.int64, device="meta")
 
-    assert counted(lambda: body(images, visible=places)) == 3 * vit.forward(visible or 16)
+    expected = 3 * vit.forward(visible or 16, patches=patches)
+    assert counted(lambda: body(images, visible=places, patches=patches)) == expected
     rows = torch.empty(3, 24, device="meta")
     projection = ProjectionHead(hidden=16, bottleneck=8, prototypes=40)
     assert counted(lambda: head(rows)) == 3 * projection.forward(24)

@@ -66,6 +66,22 @@ def test_dropping_patches_equals_taking_them_out_of_every_attention(name):
     assert extras["attention"].shape == visible.shape
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_without_patches_the_class_token_its_attention_and_every_gradient_are_the_same(name):
+    backbone, drop = build(name=name, drop_path=0.5), torch.linspace(0, 1, 12).reshape(3, 2, 2).double()
+    found = []
+    for patches in (True, False):
+        backbone.zero_grad()
+        tokens, extras = backbone(images(), drop=drop, attention=True, last=2, patches=patches)
+        front = tokens[:, : backbone.prefix]
+        assert tokens.shape[1] == (backbone.prefix + 16 if patches else backbone.prefix)
+        front.square().sum().backward()
+        gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
+        found.append([front, extras["attention"], *extras["cls"], *gradients])
+    assert len(found[0]) == len(found[1])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("block", [0, 1, 2, -1])
 def test_the_attention_of_any_block_is_the_class_tokens_row_of_its_softmax(block):
     backbone = build(registers=2)
