@@ -55,9 +55,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The dataset.json of a folder, or None. Raises ValueError for one that is damaged."""
-    path = folder / NAME
     try:
-        found = json.loads(path.read_text())
+        text = (folder / NAME).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return parse_manifest(text, str(folder / NAME))
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """The manifest in a dataset.json. Raises ValueError, naming `where` it was read, if it is damaged."""
+    try:
+        found = json.loads(text)
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']!r}, not {FORMAT!r}")
         shards = tuple(
@@ -67,10 +75,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest = Manifest(tuple(map(str, found["classes"])), shards, str(found["plan"]))
         if found["fingerprint"] != manifest.fingerprint:
             raise ValueError("its fingerprint does not fit its list of shards")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): pack the data set again") from None
+        raise ValueError(f"{where} is damaged ({error}): pack the data set again") from None
     return manifest
 
 

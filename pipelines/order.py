@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from pipelines.streams import GOLDEN, MIX1, MIX2, stream
 
-# n: positions asked for   s: shards (s1: one more)   l: lanes (l1: one more)   N: images of the data set
+# n: positions asked for   s: shards (s1: one more)   l: lanes (l1: one more)   w: windows   N: all images
 
 MAX_LANES = 64
 EPOCHS_KEPT = 3
@@ -40,6 +40,23 @@ class _Epoch:
     shards: Int64[np.ndarray, " s"]
     ends: Int64[np.ndarray, " s1"]
     cuts: Int64[np.ndarray, " l1"]
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """The windows that some lanes read in an epoch, as they are begun.
+
+    Window i needs shards[first[i]:last[i]].
+
+    begins, ends: positions of the endless stream at which a window is begun, and over
+    shards: all of the epoch, permuted
+    """
+
+    begins: Int64[np.ndarray, " w"]
+    ends: Int64[np.ndarray, " w"]
+    first: Int64[np.ndarray, " w"]
+    last: Int64[np.ndarray, " w"]
+    shards: Int64[np.ndarray, " s"]
 
 
 class Order:
@@ -112,6 +129,23 @@ class Order:
         high = int(np.searchsorted(plan.ends, end - 1, side="right")) - 1
         part = plan.shards[low : high + 1]
         return part[self.shard_sizes[part] > 0]
+
+    def stretches(self, epoch: int, lanes: Int64[np.ndarray, " some"]) -> Stretches:
+        """What the given lanes read in an epoch, and when: work for each window, none for each image."""
+        with self._lock:
+            plan = self._epoch(epoch)
+        lengths = np.diff(plan.cuts)[lanes]
+        windows = -(-lengths // self.window)
+        lane = np.repeat(np.arange(len(lanes)), windows)
+        number = np.arange(len(lane)) - np.repeat(np.cumsum(windows) - windows, windows)
+        begin, end = number * self.window, np.minimum((number + 1) * self.window, lengths[lane])
+        start = epoch * self.images + (lanes - epoch * self.images) % self.lanes  # a lane's first position
+        begins, ends = start[lane] + begin * self.lanes, start[lane] + (end - 1) * self.lanes + 1
+        cut = plan.cuts[lanes][lane]
+        first = np.searchsorted(plan.ends, cut + begin, side="right") - 1
+        last = np.searchsorted(plan.ends, cut + end - 1, side="right")
+        by_turn = np.argsort(begins, kind="stable")
+        return Stretches(begins[by_turn], ends[by_turn], first[by_turn], last[by_turn], plan.shards)
 
     def _epoch(self, epoch: int) -> _Epoch:
         """The plan of an epoch, O(shards), remembered for a few epochs. The caller holds the lock."""

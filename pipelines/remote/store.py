@@ -1,0 +1,130 @@
+"""The far side: sizes, names and ranges of bytes of files behind any URL that fsspec opens.
+
+Every error is a `Failure` with a reason in our own words: those of the libraries repeat URLs, and with them
+passwords and signatures. fsspec and its protocols are imported when the first URL is opened.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipelines.remote.retry import Failure
+from pipelines.remote.urls import below, is_remote, is_shard, public
+
+T = TypeVar("T")
+
+CONNECT, SILENCE = 20, 60  # seconds without a connection, without a byte
+TAGS = (
+    "ETag", "etag", "md5Hash", "Content-MD5", "Digest",
+    "LastModified", "Last-Modified", "updated", "mtime", "created",
+)  # fmt: skip
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file is known by: its size in bytes, and a tag that changes when it is replaced ("" if none)."""
+
+    size: int
+    tag: str
+
+
+def stamp(url: str) -> Stamp:
+    """Size and tag of a file, as of now. Raises Failure."""
+    files, path = _open(url)
+
+    def ask() -> dict[str, Any]:
+        files.invalidate_cache(path)
+        return files.info(path)
+
+    about = _try(ask)
+    if about.get("size") is None:
+        raise Failure("the server does not say how large it is", final=True)
+    tag = next((f"{name}:{about[name]}" for name in TAGS if about.get(name)), "")
+    return Stamp(int(about["size"]), tag)
+
+
+def read(url: str, begin: int | None = None, end: int | None = None) -> bytes:
+    """The bytes `begin` to `end` of a file, or all of it. Raises Failure.
+
+    A server that does not know ranges gives the whole file: longer than what was asked for.
+    """
+    files, path = _open(url)
+    return _try(lambda: files.cat_file(path, start=begin, end=end))
+
+
+def listing(pattern: str) -> list[str]:
+    """The URLs that match a glob. Raises Failure."""
+    files, path = _open(pattern)
+
+    def ask() -> list[str]:
+        files.invalidate_cache(path)
+        return files.glob(path)
+
+    return sorted(files.unstrip_protocol(name) for name in _try(ask))
+
+
+def shards_in(folder: str) -> list[str]:
+    """The URLs of the shards in a folder. Raises Failure."""
+    return [url for url in listing(below(folder, "*")) if is_shard(url)]
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it."""
+    assert is_remote(url)
+    scheme = url.partition("://")[0].lower()
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(url, **_options(scheme))
+    except ImportError:
+        extra = EXTRAS.get(scheme)
+        how = f"pip install 'raymask[{extra}]'" if extra else "install the fsspec package of that protocol"
+        raise Failure(f"{scheme}:// is not installed: {how}", final=True) from None
+    except ValueError:
+        raise Failure(f"fsspec does not know {scheme}:// or cannot read the URL", final=True) from None
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout
+
+    silence = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
+    return {"client_kwargs": {"timeout": silence, "trust_env": True}}  # proxies, and passwords from .netrc
+
+
+def _try(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except Failure:
+        raise
+    except Exception as error:
+        raise _failure(error) from None  # not `from error`: its text may hold a signed URL
+
+
+def _failure(error: Exception) -> Failure:
+    """What an error of a file system means. Unknown ones may pass, so they are not final."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return Failure("it is not there", missing=True)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        # S3 says so of missing files, too, to those who may not list the bucket.
+        return Failure("access was denied: check the credentials", missing=True)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        return Failure(f"the server refuses with status {status}", final=True)
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return Failure("there are no credentials: set them as its protocol wants them", final=True)
+    if isinstance(error, NotImplementedError | TypeError):
+        return Failure(f"its protocol cannot do this ({type(error).__name__})", final=True)
+    if isinstance(status, int):
+        return Failure(f"the server answered with status {status}")
+    number = getattr(error, "errno", None)
+    words = (errno.errorcode.get(number, "") if number else "", type(error).__name__)
+    return Failure(" ".join(words).strip())
+
+
+def sentence(url: str, failure: Failure) -> str:
+    """What to say of a file that cannot be fetched."""
+    return f"shard {public(url)} cannot be fetched: {failure.reason}"
