@@ -17,6 +17,8 @@ from jaxtyping import Bool, Int64, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from pipelines.labels import MAX_CLASSES
+
 # n: images of the shard   k: bytes of all keys
 
 FORMAT = "raymask-index-1"
@@ -163,6 +165,8 @@ def _validate(index: ShardIndex) -> None:
         or ends[-1] != len(index.key_bytes)
     ):
         raise ValueError("it points outside its shard")
+    if count and index.labels.max() >= MAX_CLASSES:
+        raise ValueError("its labels are no classes")
     if index.names and count and not -1 <= index.labels.min() <= index.labels.max() < len(index.names):
         raise ValueError("its labels lie outside its list of classes")
     if index.widths is not None and ((index.widths < 0) | _ragged(index.sizes, index.widths)).any():

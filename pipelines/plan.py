@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -24,6 +25,7 @@ MAX_PIXELS = 64_000_000  # as the loader's, so that what is packed can be read
 class Packing(Settings):
     """How to pack.
 
+    format: webdataset tars or ffcv betons; in both the same images in the same order: the same batches
     holdout: share (below 1) or number of images that go to val, stratified by class; 0 for none
     shard_bytes, shard_images: where a shard ends; an image that alone is larger gets a shard of its own
     max_side: pixels; a longer side is brought down to it, as JPEG; none keeps every image's bytes
@@ -32,6 +34,7 @@ class Packing(Settings):
     classes: names for the labels 0, 1, ... where the source has none or others
     """
 
+    format: Literal["webdataset", "ffcv"] = "webdataset"
     holdout: float = Field(default=0, ge=0)
     shard_bytes: int = Field(default=256_000_000, ge=1 << 14)
     shard_images: int = Field(default=10_000, ge=1)

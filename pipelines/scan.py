@@ -1,20 +1,87 @@
-"""Builds the index of a tar that came without one, by walking over its headers.
+"""Builds the index of a shard that came without one, by walking over its headers.
 
-Only headers and labels (.cls, .json) are read. Whatever else lies in a tar - pickles, links, devices - is
-stepped over, never opened.
+Only headers and labels (.cls, .json, .txt) are read. Whatever else lies in a tar - pickles, links, devices -
+is stepped over, never opened.
 """
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.formats.beton import SUFFIX as BETON
+from pipelines.formats.ffcv import Beton
 from pipelines.formats.tar import Member, members
 from pipelines.index import ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
+from pipelines.labels import Labels
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
-LABEL_FIELDS = ("label", "cls", "class_id", "target", "class")
+IMAGES = (
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "img", "image", "bmp", "gif", "tif", "tiff", "ppm", "pgm",
+)  # fmt: skip
 MAX_LABEL_FILE = 1 << 20
+LABELS = ("cls", "json", "txt")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What the headers of a shard say: (offset, size, label) an image, and columns of `ShardIndex`."""
+
+    rows: Sequence[tuple[int, int, int]] | Int64[np.ndarray, "n 3"]
+    keys: list[bytes]
+    names: tuple[str, ...] = ()
+    widths: Int64[np.ndarray, " n"] | None = None
+
+
+def build_index(path: Path, *, hashed: bool = False) -> ShardIndex:
+    """Scans the headers of a tar or a beton. Raises ShardError, naming it, where that cannot be done.
+
+    hashed: reads all of the shard for its checksum
+    """
+    with opened(path) as file:
+        length = os.fstat(file).st_size
+        try:
+            found = (scan_beton if path.suffix == BETON else scan_tar)(file, length)
+        except ValueError as error:
+            raise ShardError(f"shard {path}: {error}") from None
+        return make_index(
+            found.rows,
+            found.keys,
+            shard_bytes=length,
+            quick=quick_check(file, length),
+            checksum=hash_shard(file) if hashed else "",
+            widths=found.widths,
+            names=found.names,
+        )
+
+
+def scan_beton(file: int, length: int) -> Scanned:
+    """The images of an open beton. Raises ValueError where its tables are damaged."""
+    beton = Beton.open(file, length)
+    offsets, sizes, widths = beton.images()
+    rows = np.stack([offsets, sizes, beton.labels()], axis=1)
+    return Scanned(rows, beton.keys(), widths=widths if widths.any() else None)
+
+
+def scan_tar(file: int, length: int) -> Scanned:
+    """The images of an open tar. Raises ValueError where it, or a label in it, is damaged."""
+    places, keys, labels = [], [], Labels()
+    for key, group in _groups(file, length):
+        if (image := _chosen(group, IMAGES)) is None:
+            continue
+        places.append((group[image].offset, group[image].size))
+        keys.append(key)
+        kind = _label_of(group)
+        member = group.get(kind)
+        try:
+            labels.add(kind.rpartition(".")[2], _content(file, member) if member else b"")
+        except ValueError as error:
+            assert member is not None  # without one there is nothing to be wrong
+            raise ValueError(f"the label in {member.name!r} {error}") from None
+    numbers, names = labels.finish()
+    return Scanned([(*place, label) for place, label in zip(places, numbers)], keys, names)
 
 
 def split_name(name: bytes) -> tuple[bytes, str]:
@@ -22,22 +89,6 @@ def split_name(name: bytes) -> tuple[bytes, str]:
     folder, slash, base = name.rpartition(b"/")
     stem, _, extension = base.partition(b".")
     return folder + slash + stem, extension.decode("utf-8", "replace").lower()
-
-
-def _label(file: int, member: Member, extension: str) -> int:
-    """The label in a .cls or .json member; -1 where a JSON has none."""
-    if member.size > MAX_LABEL_FILE:
-        raise ValueError(f"the label file {member.name!r} has {member.size:,} bytes")
-    text = os.pread(file, member.size, member.offset)
-    try:
-        value = int(text) if extension == "cls" else json.loads(text)
-        if isinstance(value, dict):
-            value = next((value[name] for name in LABEL_FIELDS if name in value), -1)
-        if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < 1 << 31:
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise ValueError(f"the label in {member.name!r} is not a whole number: {text[:40]!r}") from None
-    return value
 
 
 def _groups(file: int, length: int) -> Iterator[tuple[bytes, dict[str, Member]]]:
@@ -55,30 +106,20 @@ def _groups(file: int, length: int) -> Iterator[tuple[bytes, dict[str, Member]]]
         yield key, group
 
 
-def _image(group: dict[str, Member]) -> Member | None:
-    """The image of a sample: `.jpg` before `.anything.jpg`."""
-    plain = [group[extension] for extension in IMAGES if extension in group]
-    ends = [member for extension, member in group.items() if extension.rpartition(".")[2] in IMAGES]
+def _chosen(group: dict[str, Member], kinds: tuple[str, ...]) -> str | None:
+    """The extension of a sample that is of one of these kinds: `.jpg` before `.anything.jpg`."""
+    plain = [kind for kind in kinds if kind in group]
+    ends = [extension for extension in group if extension.rpartition(".")[2] in kinds]
     return next(iter(plain + ends), None)
 
 
-def build_index(tar: Path, *, hashed: bool = False) -> ShardIndex:
-    """Scans the headers of a tar. Raises ShardError, naming it, where that cannot be done.
+def _label_of(group: dict[str, Member]) -> str:
+    """The extension of a sample's label; "" without one. Of dotted ones only `.anything.cls` can be meant."""
+    plain = [kind for kind in LABELS if kind in group]
+    return next(iter(plain), _chosen(group, ("cls",)) or "")
 
-    hashed: reads all of the tar for its checksum
-    """
-    with opened(tar) as file:
-        length = os.fstat(file).st_size
-        rows: list[tuple[int, int, int]] = []
-        keys: list[bytes] = []
-        try:
-            for key, group in _groups(file, length):
-                if (image := _image(group)) is None:
-                    continue
-                named = next((name for name in ("cls", "json") if name in group), None)
-                rows.append((image.offset, image.size, _label(file, group[named], named) if named else -1))
-                keys.append(key)
-        except ValueError as error:
-            raise ShardError(f"shard {tar}: {error}") from None
-        checksum = hash_shard(file) if hashed else ""
-        return make_index(rows, keys, shard_bytes=length, quick=quick_check(file, length), checksum=checksum)
+
+def _content(file: int, member: Member) -> bytes:
+    if member.size > MAX_LABEL_FILE:
+        raise ValueError(f"is too large: {member.size:,} bytes")
+    return os.pread(file, member.size, member.offset)

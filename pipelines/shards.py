@@ -4,27 +4,53 @@ import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from pipelines.formats.tar import BLOCK, TarWriter, member_bytes
-from pipelines.index import HASHED, index_bytes, index_path, make_index, quick_check, write_atomically
+from pipelines.formats import beton, webdataset
+from pipelines.formats.hashed import HashedFile
+from pipelines.index import index_bytes, index_path, make_index, quick_check, write_atomically
 from pipelines.journal import Entry, Journal
 from pipelines.manifest import Shard
 from pipelines.plan import Packing
 
-END_MARK = 2 * BLOCK
+SUFFIXES = {"webdataset": webdataset.SUFFIX, "ffcv": beton.SUFFIX}
+
+
+class Container(Protocol):
+    """A shard of some format in the making."""
+
+    def add(self, key: str, extension: str, data: bytes, label: int) -> None:
+        """Appends an image, and its label where it has one (-1 where not)."""
+        ...
+
+    def close(self) -> list[int]:
+        """Ends the shard; gives where in it the images lie."""
+        ...
 
 
 class ShardWriter:
-    """One tar in the making, under a hidden name until `finish`. To be used in a `with`, which cleans up."""
+    """One shard in the making, under a hidden name until `finish`. To be used in a `with`, which cleans up.
+
+    tar_bytes: what the samples take in a tar; the same for every format, so that all are cut alike
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._partial = path.with_name(f".{path.name}.partial")
-        self._file = self._partial.open("wb+")
-        self._tar = TarWriter(self._file)
-        self._rows: list[tuple[int, int, int]] = []
+        self._open = ExitStack()
+        self._file = self._open.enter_context(self._partial.open("wb+"))
+        self._hashed = HashedFile(self._file)
+        self._shard = self._container()
+        self._rows: list[tuple[int, int]] = []
         self._keys: list[bytes] = []
+        self.tar_bytes = webdataset.EMPTY
+
+    def _container(self) -> Container:
+        if self.path.suffix == webdataset.SUFFIX:
+            return webdataset.TarShard(self._hashed)
+        shard = beton.BetonShard(self._hashed, self.path.parent)
+        self._open.callback(shard.abandon)
+        return shard
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -34,36 +60,32 @@ class ShardWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with suppress(OSError):  # what could not be flushed to a full disk is about to be deleted
-            self._file.close()
+            self._open.close()
         self._partial.unlink(missing_ok=True)
-
-    def bytes_with(self, key: str, extension: str, data: bytes, label: int) -> int:
-        """The size of the tar if one more image were added and the tar closed."""
-        more = member_bytes(f"{key}.{extension}", len(data))
-        more += member_bytes(f"{key}.cls", len(str(label))) if label >= 0 else 0
-        return self._tar.position + more + END_MARK
 
     def add(self, key: str, extension: str, data: bytes, label: int) -> None:
         """Appends an image, and its label where it has one."""
-        offset = self._tar.add(f"{key}.{extension}", data)
-        if label >= 0:
-            self._tar.add(f"{key}.cls", str(label).encode())
-        self._rows.append((offset, len(data), label))
+        self._shard.add(key, extension, data, label)
+        self._rows.append((len(data), label))
         self._keys.append(key.encode("utf-8", "surrogateescape"))
+        self.tar_bytes += webdataset.sample_bytes(key, extension, len(data), label)
 
     def finish(self) -> Shard:
-        """Closes the tar, writes its index, and only then gives the tar its name."""
-        self._tar.close()
+        """Closes the shard, writes its index, and only then gives the shard its name."""
+        offsets = self._shard.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-        quick = quick_check(self._file.fileno(), self._tar.position)
-        checksum = HASHED + self._tar.digest.hexdigest()
+        size, checksum = self._hashed.position, self._hashed.checksum
         index = make_index(
-            self._rows, self._keys, shard_bytes=self._tar.position, quick=quick, checksum=checksum
+            [(offset, *row) for offset, row in zip(offsets, self._rows)],
+            self._keys,
+            shard_bytes=size,
+            quick=quick_check(self._file.fileno(), size),
+            checksum=checksum,
         )
         write_atomically(index_path(self.path), index_bytes(index))
         self._partial.replace(self.path)
-        return Shard(self.path.name, len(index), index.shard_bytes, checksum)
+        return Shard(self.path.name, len(index), size, checksum)
 
 
 class SplitWriter:
@@ -100,10 +122,11 @@ class SplitWriter:
 
     def add(self, key: str, extension: str, data: bytes, label: int) -> None:
         """Stores an image, in a new shard where the last one is full."""
-        if self._shard is not None and self._full(self._shard.bytes_with(key, extension, data, label)):
+        if self._full(webdataset.sample_bytes(key, extension, len(data), label)):
             self.finish()
         if self._shard is None:
-            name = f"{self._split or 'data'}-{len(self._journal.of(self._split)):06d}.tar"
+            number = f"{len(self._journal.of(self._split)):06d}"
+            name = f"{self._split or 'data'}-{number}{SUFFIXES[self._packing.format]}"
             self._shard = self._open.enter_context(ShardWriter(self.folder / name))
         self._shard.add(key, extension, data, label)
         self.items += 1
@@ -117,6 +140,8 @@ class SplitWriter:
         self._since, self._shard = len(self.bad), None
         self._open.close()
 
-    def _full(self, size: int) -> bool:
-        assert self._shard is not None
-        return size > self._packing.shard_bytes or len(self._shard) >= self._packing.shard_images
+    def _full(self, more: int) -> bool:
+        if self._shard is None:
+            return False
+        too_large = self._shard.tar_bytes + more > self._packing.shard_bytes
+        return too_large or len(self._shard) >= self._packing.shard_images

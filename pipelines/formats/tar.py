@@ -3,15 +3,15 @@
 Reads ustar, GNU (long names, large sizes) and pax archives. The writer is deterministic: no times or owners.
 """
 
-import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedIOBase
+
+from pipelines.formats.hashed import HashedFile
 
 BLOCK = 512
-PIECE = 1 << 20
+END_MARK = bytes(2 * BLOCK)
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
 REGULAR = (b"0", b"\0", b"7")
 NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -128,35 +128,20 @@ def member_bytes(name: str, size: int) -> int:
 
 
 class TarWriter:
-    """Appends members to a binary file; the same members give the same bytes, and `digest` is theirs.
+    """Appends members to a file; the same members give the same bytes."""
 
-    Bytes are passed on in large pieces: hashing and writing let go of the GIL, and many short waits for it
-    would cost more than the work itself. What has been added is in the file only after `close`.
-    """
-
-    def __init__(self, file: BufferedIOBase) -> None:
-        self.file, self.position = file, 0
-        self.digest = hashlib.blake2b(digest_size=32)
-        self._waiting = bytearray()
+    def __init__(self, file: HashedFile) -> None:
+        self.file = file
 
     def add(self, name: str, data: bytes) -> int:
         """Writes one member; gives the offset of its data."""
-        front = header(name, len(data))
-        offset = self.position + len(front)
-        for part in (front, data, bytes(-len(data) % BLOCK)):
-            self._waiting += part
-            self.position += len(part)
-        if len(self._waiting) >= PIECE:
-            self._pass_on()
+        self.file.write(header(name, len(data)))
+        offset = self.file.position
+        self.file.write(data)
+        self.file.write(bytes(-len(data) % BLOCK))
         return offset
 
     def close(self) -> None:
         """Writes the end-of-archive mark; the file itself stays open."""
-        self._waiting += bytes(2 * BLOCK)
-        self.position += 2 * BLOCK
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        self.file.write(self._waiting)
-        self.digest.update(self._waiting)
-        self._waiting = bytearray()
+        self.file.write(END_MARK)
+        self.file.flush()
