@@ -1,4 +1,4 @@
-"""Packs images from anywhere into WebDataset tars with labels, indexes and a dataset.json.
+"""Packs images from anywhere into WebDataset tars or FFCV betons with labels, indexes and a dataset.json.
 
     from pipelines.pack import Packing, pack
     packed = pack("photos.zip", "shards", Packing(holdout=0.2))   # shards/train and shards/val
@@ -26,7 +26,7 @@ from pipelines.journal import JOURNAL, Journal
 from pipelines.keys import tar_keys
 from pipelines.manifest import Manifest, read_manifest, write_manifest
 from pipelines.meter import Meter
-from pipelines.plan import Job, Packing, plan_digest, plan_jobs
+from pipelines.plan import Job, Packing, is_packed, plan_digest, plan_jobs
 from pipelines.prepare import prepare
 from pipelines.shards import SplitWriter
 from pipelines.source import Source, open_splits
@@ -143,9 +143,10 @@ def _pack_split(
     job: Job, root: Path, journal: Journal, packing: Packing, *, workers: int, progress: bool
 ) -> None:
     """Writes the shards of one split that are not finished yet."""
-    keys = tar_keys([job.source.key(sample) for sample in range(len(job.source))])
+    names = [job.source.key(sample) for sample in range(len(job.source))]
+    keys = names if is_packed(job.source) else tar_keys(names)
     allowed = ceil(packing.max_bad_fraction * len(job.samples))
-    with SplitWriter(root / job.split, job.split, journal, packing) as shards:
+    with SplitWriter(root / job.split, job, journal, packing) as shards:
         samples = job.samples[shards.items :].tolist()
         meter = Meter(job.split or "pack", len(job.samples), done=shards.items, shown=progress)
         with meter:

@@ -10,6 +10,8 @@ from jaxtyping import Int64
 from pydantic import Field
 
 from pipelines.formats.layout import check_classes
+from pipelines.formats.sharded import ShardSource
+from pipelines.index import HASHED
 from pipelines.manifest import FORMAT
 from pipelines.order import shuffled
 from pipelines.settings import Settings
@@ -27,6 +29,8 @@ class Packing(Settings):
 
     format: webdataset tars or ffcv betons; in both the same images in the same order: the same batches
     holdout: share (below 1) or number of images that go to val, stratified by class; 0 for none
+    order: shuffled, so that every shard mixes the classes, or kept, shards and all; auto keeps what is packed
+        already, so that a converted data set gives the same batches
     shard_bytes, shard_images: where a shard ends; an image that alone is larger gets a shard of its own
     max_side: pixels; a longer side is brought down to it, as JPEG; none keeps every image's bytes
     max_pixels: height times width above which an image is bad, without being decoded
@@ -35,6 +39,7 @@ class Packing(Settings):
     """
 
     format: Literal["webdataset", "ffcv"] = "webdataset"
+    order: Literal["auto", "shuffled", "kept"] = "auto"
     holdout: float = Field(default=0, ge=0)
     shard_bytes: int = Field(default=256_000_000, ge=1 << 14)
     shard_images: int = Field(default=10_000, ge=1)
@@ -47,16 +52,20 @@ class Packing(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """One split: its samples of the source in the order in which they are stored."""
+    """One split: its samples of the source in the order in which they are stored.
+
+    ends: how many of them are used up where a shard ends; none where its size says so
+    """
 
     split: str
     source: Source
     samples: Int64[np.ndarray, " n"]
     classes: tuple[str, ...]
+    ends: frozenset[int] | None = None
 
 
 def plan_jobs(sources: dict[str, Source], packing: Packing) -> list[Job]:
-    """The splits to write. The images of each are shuffled by key, so that every shard mixes the classes."""
+    """The splits to write, shuffled by key or in their old order."""
     if packing.holdout and list(sources) != [""]:
         raise ValueError(f"the source is already split into {' and '.join(sources)}: leave holdout at 0")
     jobs = []
@@ -66,9 +75,30 @@ def plan_jobs(sources: dict[str, Source], packing: Packing) -> list[Job]:
             train, val = hold_out(source.labels, packing.holdout, seed=packing.seed)
             parts = {"train": train, "val": val}
         for name, samples in parts.items():
-            key = stream(packing.seed, "pack", purpose(name))
-            jobs.append(Job(name, source, samples[shuffled(key, len(samples))], _classes(source, packing)))
+            classes = _classes(source, packing)
+            if _keeps_order(source, packing):
+                jobs.append(Job(name, source, samples, classes, _ends(source, packing)))
+            else:
+                key = stream(packing.seed, "pack", purpose(name))
+                jobs.append(Job(name, source, samples[shuffled(key, len(samples))], classes))
     return jobs
+
+
+def is_packed(source: Source) -> bool:
+    """Whether `pack` wrote the shards of a source: only it notes their checksums."""
+    return isinstance(source, ShardSource) and all(s.checksum.startswith(HASHED) for s in source.shards)
+
+
+def _keeps_order(source: Source, packing: Packing) -> bool:
+    return packing.order == "kept" or (packing.order == "auto" and not packing.holdout and is_packed(source))
+
+
+def _ends(source: Source, packing: Packing) -> frozenset[int] | None:
+    """Where the source's own shards end, unless it has none or the settings say where new ones end."""
+    cut_anew = packing.holdout or packing.model_fields_set & {"shard_bytes", "shard_images"}
+    if cut_anew or not isinstance(source, ShardSource):
+        return None
+    return frozenset(np.cumsum(source.shard_sizes).tolist())
 
 
 def _classes(source: Source, packing: Packing) -> tuple[str, ...]:
@@ -85,6 +115,9 @@ def _classes(source: Source, packing: Packing) -> tuple[str, ...]:
 def plan_digest(jobs: list[Job], packing: Packing) -> str:
     """The digest of everything that the shards' bytes depend on."""
     settings = packing.model_dump(exclude={"max_bad_fraction"})
-    parts = [(job.split, job.source.fingerprint, len(job.samples)) for job in jobs]
+    parts = [
+        (job.split, job.source.fingerprint, len(job.samples), job.ends is not None, list(job.classes))
+        for job in jobs
+    ]
     text = json.dumps([FORMAT, parts, settings], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

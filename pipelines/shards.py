@@ -11,7 +11,7 @@ from pipelines.formats.hashed import HashedFile
 from pipelines.index import index_bytes, index_path, make_index, quick_check, write_atomically
 from pipelines.journal import Entry, Journal
 from pipelines.manifest import Shard
-from pipelines.plan import Packing
+from pipelines.plan import Job, Packing
 
 SUFFIXES = {"webdataset": webdataset.SUFFIX, "ffcv": beton.SUFFIX}
 
@@ -94,9 +94,10 @@ class SplitWriter:
     items: images handed in so far, those of an earlier call's shards included; bad: lines of the bad ones
     """
 
-    def __init__(self, folder: Path, split: str, journal: Journal, packing: Packing) -> None:
-        self.folder, self._split, self._journal, self._packing = folder, split, journal, packing
-        done = journal.of(split)
+    def __init__(self, folder: Path, job: Job, journal: Journal, packing: Packing) -> None:
+        self.folder, self._split, self._ends = folder, job.split, job.ends
+        self._journal, self._packing = journal, packing
+        done = journal.of(job.split)
         for entry in done:
             if not (folder / entry.shard.name).exists():
                 raise ValueError(
@@ -118,7 +119,7 @@ class SplitWriter:
     def reject(self, line: dict[str, Any]) -> None:
         """Counts an image that cannot be stored."""
         self.bad.append(line)
-        self.items += 1
+        self._count()
 
     def add(self, key: str, extension: str, data: bytes, label: int) -> None:
         """Stores an image, in a new shard where the last one is full."""
@@ -129,7 +130,12 @@ class SplitWriter:
             name = f"{self._split or 'data'}-{number}{SUFFIXES[self._packing.format]}"
             self._shard = self._open.enter_context(ShardWriter(self.folder / name))
         self._shard.add(key, extension, data, label)
+        self._count()
+
+    def _count(self) -> None:
         self.items += 1
+        if self._ends is not None and self.items in self._ends:
+            self.finish()
 
     def finish(self) -> None:
         """Finishes the shard in the making, if there is one."""
@@ -141,7 +147,7 @@ class SplitWriter:
         self._open.close()
 
     def _full(self, more: int) -> bool:
-        if self._shard is None:
+        if self._shard is None or self._ends is not None:
             return False
         too_large = self._shard.tar_bytes + more > self._packing.shard_bytes
         return too_large or len(self._shard) >= self._packing.shard_images
