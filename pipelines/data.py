@@ -3,9 +3,11 @@
 import os
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.crops import MultiCrop
+from pipelines.remote.settings import Cache
+from pipelines.remote.urls import has_secrets, public
 from pipelines.settings import Settings
 from pipelines.source import Source, open_source, open_splits
 
@@ -15,8 +17,9 @@ MAX_PIXELS = 64_000_000
 class Data(Settings):
     """Which images, cut how, read by how many threads. A bare string stands for `train`.
 
-    train: folder, shards or archive of the training images; one that holds train and val gives both
+    train: folder, shards (URLs, too) or archive of the training images; one with train and val gives both
     val: the images for evaluation, or none
+    cache: where shards behind URLs are kept, and how much of them
     crops: how views are cut from an image
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
     shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
@@ -27,6 +30,7 @@ class Data(Settings):
 
     train: str | None = None
     val: str | None = None
+    cache: Cache = Cache()
     crops: MultiCrop = MultiCrop()
     threads: int | None = Field(default=None, ge=0)
     shuffle_window: int = Field(default=4096, ge=1)
@@ -38,6 +42,16 @@ class Data(Settings):
     @classmethod
     def _from_a_bare_path(cls, value: Any) -> Any:
         return {"train": value} if isinstance(value, str) else value
+
+    @field_validator("train", "val")
+    @classmethod
+    def _without_secrets(cls, path: str | None) -> str | None:
+        if path is not None and has_secrets(path):
+            raise ValueError(
+                f"{public(path)} was given with a password or a signature, which config.yaml would keep: set "
+                "the credentials as its protocol wants them, or write such URLs in a file and give @FILE"
+            )
+        return path
 
     @property
     def thread_count(self) -> int:
@@ -56,9 +70,9 @@ def open_train_and_val(data: Data) -> tuple[Source, Source | None]:
     """The two data sets of `data`; the second is None where there is none. Raises ValueError."""
     if data.train is None:
         raise ValueError("data.train is not set: give a folder of images, shards or an archive")
-    splits = open_splits(data.train)
-    train = splits["train"] if "train" in splits else open_source(data.train)
+    splits = open_splits(data.train, cache=data.cache)
+    train = splits["train"] if "train" in splits else open_source(data.train, cache=data.cache)
     if data.val is None:
         return train, splits.get("val")
-    held_out = open_splits(data.val)
-    return train, held_out["val"] if "val" in held_out else open_source(data.val)
+    held_out = open_splits(data.val, cache=data.cache)
+    return train, held_out["val"] if "val" in held_out else open_source(data.val, cache=data.cache)

@@ -24,6 +24,7 @@ HARMLESS = (
     "run.root",
     "data.train",  # the fingerprint tells whether it is the same data elsewhere
     "data.val",
+    "data.cache",
     "data.threads",
     "data.prefetch",
     "data.max_bad_fraction",

@@ -1,0 +1,180 @@
+"""Shards behind a real web server: faults delay, or stop with a sentence; they never change what comes."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from pipelines.remote import download, retry
+from pipelines.source import ShardError, open_source
+from tests.pipelines.remote.server import FAULTS, Reply, serving
+from tests.pipelines.remote.walking import IMAGES, cache, packed, walk
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("http"))
+
+
+@pytest.fixture(scope="module")
+def expected(bucket):
+    return walk(open_source(bucket / "set"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Small pieces, so that a shard takes several requests, and short pauses."""
+    monkeypatch.setattr(download, "PIECE", 1 << 11)
+    monkeypatch.setattr(retry, "FIRST", 0.01)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_delays_and_changes_nothing(fault, bucket, expected, tmp_path):
+    with serving(bucket, FAULTS[fault]) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        assert source.fingerprint == open_source(bucket / "set").fingerprint
+        assert walk(source) == expected
+
+
+def test_a_packed_folder_opens_with_one_request_and_reads_no_more_than_it_needs(bucket, tmp_path):
+    with serving(bucket) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        assert sum(server.asked.values()) == 1 and len(source) == IMAGES
+        source.read(0)
+        assert {path for _, path in server.asked if path.endswith(".tar")} == {"/set/" + source.shards[0].name}
+
+
+def test_a_cut_connection_is_resumed_where_it_broke(bucket, tmp_path):
+    name, begins = "", []
+
+    def fault(method, path, count, reply):
+        if path.endswith(".tar"):
+            begins.append(int(reply.headers["Content-Range"].split()[1].split("-")[0]))
+            if count == 3:
+                return replace(reply, cut=10)
+        return reply
+
+    with serving(bucket, fault) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        source.read(0)
+    assert begins[:4] == [0, 2048, 4096, 4096] and begins.count(0) == 1, name
+
+
+def test_a_killed_download_is_continued_by_the_next_process(bucket, tmp_path):
+    gone = Reply(404)
+    with serving(bucket, lambda m, p, n, reply: gone if p.endswith(".tar") and n > 2 else reply) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        with pytest.raises(ShardError, match="not there"):
+            source.read(0)
+        (part,) = tmp_path.glob("*.part")
+        assert part.stat().st_size == 2 * 2048
+        server.fault = FAULTS["none"]
+        asked = server.asked["GET", "/set/" + source.shards[0].name]
+        again = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        assert again.read(0) == open_source(bucket / "set").read(0)
+        pieces = -(-source.shards[0].bytes // 2048)
+        assert server.asked["GET", "/set/" + source.shards[0].name] - asked == pieces - 2
+
+
+def test_what_stays_broken_stops_the_run_and_names_the_shard(bucket, tmp_path):
+    def fault(method, path, count, reply):
+        return Reply(500) if path.endswith("000002.tar") else reply
+
+    with serving(bucket, fault) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path, patience=0.3))
+        with pytest.raises(ShardError, match=r"000002\.tar cannot be fetched: .* status 500 \(\d+ attempts"):
+            walk(source)
+
+
+def test_a_shard_that_was_replaced_after_packing_is_refused(bucket, tmp_path):
+    copy = shutil.copytree(bucket, tmp_path / "copy")
+    shard = sorted((copy / "set").glob("*.tar"))[5]
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    with serving(copy) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path / "cache"))
+        with pytest.raises(ShardError, match=rf"{shard.name} is not the one .* checksum differs"):
+            walk(source)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.read_bytes() == bytes(content)]
+
+
+def test_a_flipped_bit_on_the_way_is_fetched_again(bucket, expected, tmp_path):
+    def fault(method, path, count, reply):
+        if path.endswith(".tar") and count == 2:
+            return replace(reply, body=bytes([reply.body[0] ^ 1]) + reply.body[1:])
+        return reply
+
+    with serving(bucket, fault) as server:
+        assert walk(open_source(f"{server.url}/set", cache=cache(tmp_path))) == expected
+
+
+@pytest.fixture
+def plain(bucket, tmp_path):
+    """The same shards without a manifest and without indexes, as other tools leave them."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for shard in (bucket / "set").glob("*.tar"):
+        shutil.copy(shard, folder)
+    return folder
+
+
+def test_plain_tars_are_fetched_and_scanned_and_give_what_local_ones_give(plain, tmp_path):
+    expected = walk(open_source(shutil.copytree(plain, tmp_path / "local")))
+    with serving(plain, FAULTS["cut"]) as server:
+        for name in ("", "/set-{000000..000011}.tar"):
+            names = sorted(path.name for path in plain.glob("*.tar"))
+            stem = names[0].rpartition("000000")[0]
+            url = f"{server.url}/{name and stem + '{000000..000011}.tar'}"
+            source = open_source(url, cache=cache(tmp_path / "cache"))
+            assert source.labels.tolist() == open_source(tmp_path / "local").labels.tolist()
+            assert walk(source) == expected
+
+
+@pytest.mark.parametrize("same_length", [True, False])
+def test_a_plain_tar_that_is_replaced_meanwhile_stops_the_run(plain, tmp_path, same_length):
+    names = sorted(plain.glob("*.tar"))
+    with serving(plain) as server:
+        source = open_source([f"{server.url}/{path.name}" for path in names], cache=cache(tmp_path / "cache"))
+        for copy in (tmp_path / "cache").glob("*.tar"):
+            copy.unlink()
+        old = names[3].read_bytes()
+        names[3].write_bytes(old[:600] + b"x" + old[601:] + (b"" if same_length else bytes(512)))
+        with pytest.raises(ShardError, match=f"{names[3].name} .*it was replaced"):
+            walk(source)
+
+
+def test_a_tar_that_is_replaced_while_it_is_fetched_stops_the_run(plain, tmp_path):
+    victim = sorted(plain.glob("*.tar"))[0]
+
+    def replace_it(method, path, count, reply):
+        if path.endswith(victim.name) and method == "GET" and count == 2:
+            victim.write_bytes(bytes(len(victim.read_bytes())))
+        return reply
+
+    with serving(plain, replace_it) as server, pytest.raises(ValueError, match=f"{victim.name} .*replaced"):
+        open_source(f"{server.url}/{victim.name}", cache=cache(tmp_path / "cache"))
+
+
+def test_a_server_without_ranges_serves(bucket, expected, tmp_path):
+    with serving(bucket, ranges=False) as server:
+        assert walk(open_source(f"{server.url}/set", cache=cache(tmp_path))) == expected
+
+
+def test_splits_and_lists_of_urls_open(bucket, tmp_path):
+    both = tmp_path / "both"
+    for split in ("train", "val"):
+        shutil.copytree(bucket / "set", both / split)
+    with serving(tmp_path) as server:
+        source = open_source(f"{server.url}/both", split="val", cache=cache(tmp_path / "cache"))
+        assert len(source) == IMAGES
+        shards = sorted(path.name for path in (both / "val").glob("*.tar"))[:2]
+        (tmp_path / "list.txt").write_text("".join(f"{server.url}/both/val/{name}\n" for name in shards))
+        for listed in (f"@{tmp_path}/list.txt", f"@{server.url}/list.txt"):
+            assert len(open_source(listed, cache=cache(tmp_path / "cache"))) == 8
+
+
+def test_nothing_behind_a_url_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with serving(tmp_path) as server, pytest.raises(ValueError, match=r"/empty is no packed data set"):
+        open_source(f"{server.url}/empty", cache=cache(tmp_path / "cache"))
