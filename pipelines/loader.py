@@ -23,6 +23,8 @@ from pipelines.draws import VIEW, rules
 from pipelines.evaluation import evaluation_images
 from pipelines.native import native
 from pipelines.order import Order
+from pipelines.reading import Reading
+from pipelines.remote.ahead import Ahead
 from pipelines.render import normalisation
 from pipelines.source import Source
 from pipelines.streams import fold, stream
@@ -154,12 +156,16 @@ class Loader:
         }
         self._arena = Arena(shapes, pin=pin)
         self._crew: Crew | None = None
+        self._fetching: Ahead | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """Begins at `start`, ending the iteration before it if there is one."""
         self.close()
+        reading = Reading(self._order, rank=self._rank, world=self._world)
+        first, last = self._start * self._batch, self._steps * self._batch
+        fetching = self._fetching = Ahead(self._source, reading, start=first, end=last)
         crew = self._crew = Crew(self._threads, ahead=self._ahead)
-        return self._batches(crew)
+        return self._batches(crew, fetching)
 
     def __len__(self) -> int:
         return max(0, self._steps - self._start)
@@ -182,11 +188,13 @@ class Loader:
 
     def close(self) -> None:
         """Ends the threads; the batches that were handed out stay valid."""
+        if self._fetching:
+            self._fetching.close()
         if self._crew:
             self._crew.close()
 
-    def _batches(self, crew: Crew) -> Iterator[Batch]:
-        filled = crew.run(self._jobs())
+    def _batches(self, crew: Crew, fetching: Ahead) -> Iterator[Batch]:
+        filled = crew.run(self._jobs(fetching))
         try:
             while True:
                 begun = time.perf_counter()
@@ -197,9 +205,11 @@ class Loader:
                 yield self._batch_of(job)
         finally:
             filled.close()
+            fetching.close()
 
-    def _jobs(self) -> Iterator[_BatchJob]:
+    def _jobs(self, fetching: Ahead) -> Iterator[_BatchJob]:
         for step in range(self._start, self._steps):
+            fetching.reach(max(self._start, step - self._ahead - 1) * self._batch)  # the ones before are done
             positions = np.arange(step * self._batch, (step + 1) * self._batch)
             mine = positions[positions % self._world == self._rank]
             yield _BatchJob(step, self._batch, mine, self._order, self._arena, self._cutter)

@@ -14,20 +14,27 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int64
 
+from pipelines.formats.beton import SUFFIX as BETON
 from pipelines.formats.folder import open_folder
 from pipelines.formats.idx import is_idx, open_idx
 from pipelines.formats.joined import JoinedSource
 from pipelines.formats.sharded import open_packed, open_shards
+from pipelines.formats.webdataset import SUFFIX as TAR
 from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
+from pipelines.remote.opening import find, open_remote, read_text
+from pipelines.remote.settings import Cache
+from pipelines.remote.urls import is_remote, is_shard, local, public
 
 __all__ = ["ShardError", "Source", "open_source", "open_splits"]
 
 # n: samples   s: shards
 
 Path_ = str | Path
+SHARDS = (TAR, BETON)
+DEFAULT_CACHE = Cache()
 
 
 class Source(Protocol):
@@ -64,33 +71,39 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path_ | Sequence[Path_], *, split: str | None = None) -> Source:
-    """The data set at `path`: a packed folder, tars (a folder of them, a glob, braces, an `@file` list, or a
-    list of these), a zip, an IDX file, or a folder of images.
+def open_source(
+    path: Path_ | Sequence[Path_], *, split: str | None = None, cache: Cache = DEFAULT_CACHE
+) -> Source:
+    """The data set at `path`: a packed folder, tars or betons (a folder of them, a glob, braces, an `@file`
+    list, or a list of these), a zip, an IDX file, or a folder of images.
 
     split: "train", "val" or "test", for a path that holds them. Raises ValueError in one sentence otherwise.
+    cache: where shards behind URLs are kept
     """
-    found = open_splits(path)
+    found = open_splits(path, cache=cache)
     if split is None and len(found) == 1:
         return next(iter(found.values()))
     if split in found:
         return found[split]
     names = ", ".join(repr(name) for name in found if name)
     if split is None:
-        raise ValueError(f"{path} holds several data sets ({names}): open one of them")
-    raise ValueError(f"{path} has no split {split!r}: it holds {names or 'a single data set'}")
+        raise ValueError(f"{_said(path)} holds several data sets ({names}): open one of them")
+    raise ValueError(f"{_said(path)} has no split {split!r}: it holds {names or 'a single data set'}")
 
 
-def open_splits(path: Path_ | Sequence[Path_]) -> dict[str, Source]:
+def open_splits(path: Path_ | Sequence[Path_], *, cache: Cache = DEFAULT_CACHE) -> dict[str, Source]:
     """The data sets at `path`, by split; a single one has the name ""."""
     paths = [str(p) for p in ([path] if isinstance(path, str | Path) else path)]
     if not paths:
         raise ValueError("the list of data paths is empty: give at least one")
     files = [name for p in paths for name in expand(p)]
-    if all(name.endswith(".tar") for name in files):
+    remote = [name for name in files if is_remote(name)]
+    if len(remote) == len(files) and (len(files) == 1 or all(is_shard(name) for name in files)):
+        return dict(open_remote(files, cache))
+    if not remote and all(name.endswith(SHARDS) for name in files):
         return {"": open_shards([Path(name) for name in files])}
     if len(files) > 1:
-        return {"": JoinedSource([open_source(name) for name in files], " + ".join(files))}
+        return {"": JoinedSource([open_source(name, cache=cache) for name in files], _said(files))}
     return _open_one(Path(files[0]))
 
 
@@ -103,8 +116,8 @@ def _open_one(path: Path) -> dict[str, Source]:
         parts = {part.name: part for part in sorted(path.iterdir()) if (part / NAME).exists()}
         if parts:
             return {name: open_packed(part) for name, part in parts.items()}
-        if tars := sorted(path.glob("*.tar")):
-            return {"": open_shards(tars)}
+        if shards := _shards_in(path):
+            return {"": open_shards(shards)}
         if pairs := sorted(file for file in path.iterdir() if is_idx(file)):
             return dict(open_idx(pairs))
         return dict(open_folder(path))
@@ -114,20 +127,41 @@ def _open_one(path: Path) -> dict[str, Source]:
         return dict(open_zip(path))
     if is_idx(path):
         return dict(open_idx([path]))
-    raise ValueError(f"{path} is neither a folder of images nor a tar, a zip or an IDX file")
+    if path.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise ValueError(
+            f"{path} is a compressed tar, in which no image has a place of its own: uncompress it first"
+        )
+    raise ValueError(f"{path} is neither a folder of images nor a tar, a beton, a zip or an IDX file")
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    found = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in SHARDS}
+    if all(found.values()):
+        raise ValueError(
+            f"{folder} holds tars and betons, which may be the same images: name one kind by a glob"
+        )
+    return [path for paths in found.values() for path in paths]
+
+
+def _said(path: Path_ | Sequence[Path_]) -> str:
+    """Paths for messages, without what URLs keep secret."""
+    paths = [path] if isinstance(path, str | Path) else path
+    return " + ".join(public(str(one)) for one in paths)
 
 
 def expand(path: str) -> list[str]:
     """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, `*`, `?` and `[` globs."""
     if path.startswith("pipe:"):
         raise ValueError(f"{path!r} would run a shell command: pipes are refused, give the tars themselves")
-    if re.match(r"[a-z][a-z0-9+.-]+://", path):
-        raise ValueError(f"{path!r} is remote: copy the shards to a local folder first")
+    path = local(path)
+    if is_remote(path):
+        return [name for one in _braces(path) for name in find(one)]
     if path.startswith("@"):
         try:
-            lines = [line.strip() for line in Path(path[1:]).read_text().splitlines()]
+            text = read_text(path[1:]) if is_remote(path[1:]) else Path(local(path[1:])).read_text()
+            lines = [line.strip() for line in text.splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the list of shards {path[1:]} cannot be read: {error}") from None
+            raise ValueError(f"the list of shards {public(path[1:])} cannot be read: {error}") from None
         return [name for line in lines if line and not line.startswith("#") for name in expand(line)]
     if Path(path).exists():
         return [path]

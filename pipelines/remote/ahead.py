@@ -19,18 +19,20 @@ FAREWELL = 5.0  # seconds that a thread in the middle of a request may take to e
 
 
 class Ahead:
-    """Threads that fetch what `reading` needs from `start` on; none where nothing is remote.
+    """Threads that fetch what `reading` needs from position `start` to `end`; none where nothing is remote.
 
     Raises ValueError where a cache cannot hold what the lanes read at one time.
     """
 
-    def __init__(self, source: Source, reading: Reading, *, start: int) -> None:
+    def __init__(self, source: Source, reading: Reading, *, start: int, end: int) -> None:
+        self._end = end
         self._reading, self._position, self._tidied = reading, start, start
         self._parts = list(_remote(source, 0))
-        self._needs = reading.needs(start)
-        self._next = next(self._needs)
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        if self._parts:
+            self._needs = reading.needs(start)
+            self._next = next(self._needs)
         for first, part in self._parts:
             _check_room(first, part, reading, start)
             part.follow(self._uses_of(first, part), self._stop)
@@ -80,7 +82,7 @@ class Ahead:
         """The next shard of the coming window of each lane, waiting for one; None at the end."""
         while True:
             with self._changed:
-                if self._stop.is_set():
+                if self._stop.is_set() or self._next[0] >= self._end:
                     return None
                 if self._next[0] <= self._position + self._reading.generation:
                     claim, self._next = self._next, next(self._needs)

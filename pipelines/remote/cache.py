@@ -25,7 +25,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NEVER = float("inf")
 
 Spare = Callable[[str], float | None]
-"""When a copy is needed next, by its name: the furthest goes first, then the one used longest ago; None stays."""
+"""When a copy is needed next, by its name: the furthest goes first, and None stays."""
 
 
 class NoRoom(Exception):

@@ -35,6 +35,8 @@ def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]
     if found := {split: part for split, part in parts.items() if part is not None}:
         return found
     if shards := _ask(folder, lambda: store.shards_in(folder), default=list[str]()):
+        if len({name_of(url).rpartition(".")[2] for url in shards}) > 1:
+            raise ValueError(f"{public(folder)} holds tars and betons: name one kind by a glob")
         return {"": _open_shards(shards, cache)}
     raise ValueError(
         f"{public(folder)} is no packed data set (there is no {NAME}), no folder of shards and no shard: "

@@ -41,7 +41,9 @@ def test_a_packed_folder_opens_with_one_request_and_reads_no_more_than_it_needs(
         source = open_source(f"{server.url}/set", cache=cache(tmp_path))
         assert sum(server.asked.values()) == 1 and len(source) == IMAGES
         source.read(0)
-        assert {path for _, path in server.asked if path.endswith(".tar")} == {"/set/" + source.shards[0].name}
+        assert {path for _, path in server.asked if path.endswith(".tar")} == {
+            "/set/" + source.shards[0].name
+        }
 
 
 def test_a_cut_connection_is_resumed_where_it_broke(bucket, tmp_path):

@@ -23,7 +23,10 @@ Walked = dict[int, tuple[int, str]]
 def packed(root: Path, *, shard_images: int = 4, each: int = IMAGES // 2) -> Path:
     """A packed folder of 48 images in 12 shards."""
     pack(
-        folder(root / "images", each=each), root / "bucket" / "set", Packing(shard_images=shard_images), workers=0
+        folder(root / "images", each=each),
+        root / "bucket" / "set",
+        Packing(shard_images=shard_images),
+        workers=0,
     )
     return root / "bucket"
 
@@ -36,7 +39,9 @@ def data(**changes: object) -> Data:
     return Data.model_validate({"crops": SMALL, "threads": 2, "shuffle_window": 6, **changes})
 
 
-def walk(source: Source, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 14, **changes) -> Walked:
+def walk(
+    source: Source, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 14, **changes
+) -> Walked:
     """What one rank gets in the steps start .. steps - 1 of batches of eight images: two epochs and more."""
     loader = Loader(
         data(**changes), source, batch=8, seed=5, rank=rank, world=world, start=start, steps=steps
