@@ -25,7 +25,7 @@ from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
 from raymask.training import Training
-from raymask.world import barrier
+from raymask.world import together
 
 _WATCH = 20  # lines of metrics.jsonl between two looks at the signs of collapse
 
@@ -171,7 +171,8 @@ def _evaluate(live: _Live, done: int) -> None:
     """Measures the backbone on the held-out split, on the first rank while the others wait."""
     _refuse_nan(live)
     training, plan = live.training, live.training.plan
-    with live.watch.paused():
+    otherwise = "the first process could not evaluate, and says why"
+    with live.watch.paused(), together(device=training.device, otherwise=otherwise):
         if training.world.leads:
             backbone = getattr(training.method, training.config.evaluate.network).backbone
             results = evaluate(backbone, training.evaluation, final=done == plan.steps, dtype=training.dtype)
@@ -180,7 +181,6 @@ def _evaluate(live: _Live, done: int) -> None:
             run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
             live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
             _warn(live)
-        barrier()
 
 
 def _warn(live: _Live) -> None:

@@ -114,6 +114,21 @@ def barrier() -> None:
         dist.barrier()
 
 
+@contextmanager
+def together(*, device: torch.device, otherwise: str) -> Iterator[None]:
+    """What one process meets within it ends all of them: the others raise ValueError(`otherwise`).
+
+    A collective at the end, which waits for all processes; one that raised alone would leave them waiting.
+    """
+    problem: ValueError | OSError | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        problem = error
+    if any_across(problem is not None, device=device):
+        raise problem or ValueError(otherwise)
+
+
 def any_across(flag: bool, *, device: torch.device) -> bool:
     """Whether `flag` is true on any process. A collective: all processes call it at the same step."""
     if not grouped():

@@ -13,7 +13,7 @@ from raymask.world import World, any_across, from_environment, joined, mean_acro
 SCRIPT = """
 import torch
 from raymask.world import any_across, barrier, from_environment, joined
-from raymask.world import mean_across, sum_across, sum_all_across
+from raymask.world import mean_across, sum_across, sum_all_across, together
 
 world, cpu = from_environment(), torch.device("cpu")
 with joined(world, device=cpu):
@@ -29,6 +29,14 @@ with joined(world, device=cpu):
     assert tensors[0].tolist() == [3.0] * 5 and tensors[1].sum() == 12 and tensors[2].tolist() == [0, 2, 4, 6]
     assert any_across(world.rank == 1, device=cpu) and not any_across(False, device=cpu)
     barrier()
+    for alone, said in ((0, "only mine" if world.rank == 0 else "the first"), (None, "")):
+        try:
+            with together(device=cpu, otherwise="the first"):
+                if world.rank == alone:
+                    raise ValueError("only mine")
+            assert alone is None
+        except ValueError as error:
+            assert str(error) == said
 from pathlib import Path
 
 Path(f"fine_{world.rank}").touch()  # what two processes print may interleave
