@@ -128,11 +128,13 @@ class Beton:
 
     def _choose(self, kinds: tuple[int, ...], names: tuple[str, ...]) -> int | None:
         """The field of one of these kinds that has the first of these names, or else the only one."""
-        fits = {name: number for number, name in enumerate(self.names) if self.kinds[number] in kinds}
         if RGB in kinds and RGB in self.kinds:  # bytes beside pixels are something else: names, captions
-            fits = {name: number for name, number in fits.items() if self.kinds[number] == RGB}
-        elif len(fits) > 1:
-            fits = {name: number for name, number in fits.items() if name not in KEY_NAMES}
+            kinds = (RGB,)
+        fits = {
+            name: number
+            for number, name in enumerate(self.names)
+            if self.kinds[number] in kinds and name not in KEY_NAMES
+        }
         named = [fits[name] for name in names if name in fits]
         return next(iter(named), next(iter(fits.values())) if len(fits) == 1 else None)
 
