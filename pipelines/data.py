@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.crops import MultiCrop
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import has_secrets, public
+from pipelines.repeats import epoch_length
 from pipelines.settings import Settings
 from pipelines.source import Source, open_source, open_splits
 
@@ -22,6 +23,8 @@ class Data(Settings):
     cache: where shards behind URLs are kept, and how much of them
     crops: how views are cut from an image
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
+    repeats: how often each image that is chosen for an epoch comes in it, cut anew (repeated augmentation): an
+        epoch of the same length then holds one image in `repeats`, other ones each time
     shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
     prefetch: batches that may be ready before they are asked for
     max_bad_fraction: share of the data set's images that may be unreadable before the run stops
@@ -33,6 +36,7 @@ class Data(Settings):
     cache: Cache = Cache()
     crops: MultiCrop = MultiCrop()
     threads: int | None = Field(default=None, ge=0)
+    repeats: int = Field(default=1, ge=1)
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=1)
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
@@ -52,6 +56,10 @@ class Data(Settings):
                 "the credentials as its protocol wants them, or write such URLs in a file and give @FILE"
             )
         return path
+
+    def epoch_length(self, images: int) -> int:
+        """How many images an epoch of a data set of so many goes through, repeats counted."""
+        return epoch_length(images, self.repeats)
 
     @property
     def thread_count(self) -> int:

@@ -23,9 +23,9 @@ from pipelines.draws import VIEW, rules
 from pipelines.evaluation import evaluation_images
 from pipelines.native import native
 from pipelines.order import Order
-from pipelines.reading import Reading
 from pipelines.remote.ahead import Ahead
 from pipelines.render import normalisation
+from pipelines.repeats import Repeated
 from pipelines.source import Source
 from pipelines.streams import fold, stream
 
@@ -96,7 +96,7 @@ class _BatchJob:
     """One batch of this rank on its way: row i becomes the image at `positions[i]`."""
 
     def __init__(
-        self, step: int, rows: int, positions: np.ndarray, order: Order, arena: Arena, cutter: _Cutter
+        self, step: int, rows: int, positions: np.ndarray, order: Repeated, arena: Arena, cutter: _Cutter
     ):
         self.step, self.positions, self.global_rows = step, positions, rows
         self.rows = len(positions)
@@ -146,6 +146,7 @@ class Loader:
         self._start, self._steps = start, steps
         self._threads, self._ahead = data.thread_count, data.prefetch
         self._order = Order(source.shard_sizes, seed, data.shuffle_window)
+        self._repeated = Repeated(self._order, data.repeats)
         self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
         reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
         self._cutter = _Cutter(data, reader, seed=seed)
@@ -161,8 +162,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Begins at `start`, ending the iteration before it if there is one."""
         self.close()
-        reading = Reading(self._order, rank=self._rank, world=self._world)
-        first, last = self._start * self._batch, self._steps * self._batch
+        reading = self._repeated.reading(rank=self._rank, world=self._world)
+        first, last = (self._repeated.place(step * self._batch) for step in (self._start, self._steps))
         fetching = self._fetching = Ahead(self._source, reading, start=first, end=last)
         crew = self._crew = Crew(self._threads, ahead=self._ahead)
         return self._batches(crew, fetching)
@@ -209,10 +210,11 @@ class Loader:
 
     def _jobs(self, fetching: Ahead) -> Iterator[_BatchJob]:
         for step in range(self._start, self._steps):
-            fetching.reach(max(self._start, step - self._ahead - 1) * self._batch)  # the ones before are done
+            done = max(self._start, step - self._ahead - 1) * self._batch  # the positions before are done
+            fetching.reach(self._repeated.place(done))
             positions = np.arange(step * self._batch, (step + 1) * self._batch)
             mine = positions[positions % self._world == self._rank]
-            yield _BatchJob(step, self._batch, mine, self._order, self._arena, self._cutter)
+            yield _BatchJob(step, self._batch, mine, self._repeated, self._arena, self._cutter)
 
     def _batch_of(self, job: _BatchJob) -> Batch:
         return Batch(

@@ -46,7 +46,8 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     """The parts that a config asks for. Raises ValueError, in a sentence, where they do not fit together."""
     source, _ = open_train_and_val(config.data)
     config = with_classes(config, source)
-    steps = plan(config.train, images=len(source), evaluate_images=config.evaluate.every_images)
+    images = config.data.epoch_length(len(source))
+    steps = plan(config.train, images=images, evaluate_images=config.evaluate.every_images)
     method = build_method(config)
     for group, crops in config.data.crops.groups.items():
         for backbone in _backbones(method.student):
