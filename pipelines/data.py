@@ -10,7 +10,7 @@ from pipelines.remote.settings import Cache
 from pipelines.remote.urls import has_secrets, public
 from pipelines.repeats import epoch_length
 from pipelines.settings import Settings
-from pipelines.source import Source, open_source, open_splits
+from pipelines.source import Source, only, open_splits
 
 MAX_PIXELS = 64_000_000
 
@@ -21,6 +21,7 @@ class Data(Settings):
     train: folder, shards (URLs, too) or archive of the training images; one with train and val gives both
     val: the images for evaluation, or none
     cache: where shards behind URLs are kept, and how much of them
+    allow_pipe: whether `pipe:COMMAND` may run its command, whose output is kept in the cache
     crops: how views are cut from an image
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
     repeats: how often each image that is chosen for an epoch comes in it, cut anew (repeated augmentation): an
@@ -34,6 +35,7 @@ class Data(Settings):
     train: str | None = None
     val: str | None = None
     cache: Cache = Cache()
+    allow_pipe: bool = False
     crops: MultiCrop = MultiCrop()
     threads: int | None = Field(default=None, ge=0)
     repeats: int = Field(default=1, ge=1)
@@ -78,9 +80,13 @@ def open_train_and_val(data: Data) -> tuple[Source, Source | None]:
     """The two data sets of `data`; the second is None where there is none. Raises ValueError."""
     if data.train is None:
         raise ValueError("data.train is not set: give a folder of images, shards or an archive")
-    splits = open_splits(data.train, cache=data.cache)
-    train = splits["train"] if "train" in splits else open_source(data.train, cache=data.cache)
+    splits = _splits(data.train, data)
+    train = splits["train"] if "train" in splits else only(splits, data.train)
     if data.val is None:
         return train, splits.get("val")
-    held_out = open_splits(data.val, cache=data.cache)
-    return train, held_out["val"] if "val" in held_out else open_source(data.val, cache=data.cache)
+    held_out = _splits(data.val, data)
+    return train, held_out["val"] if "val" in held_out else only(held_out, data.val)
+
+
+def _splits(path: str, data: Data) -> dict[str, Source]:
+    return open_splits(path, cache=data.cache, allow_pipe=data.allow_pipe)

@@ -84,7 +84,7 @@ def pack(
     """
     packing, root = packing or Packing(), Path(out)
     workers = workers or available_cores()
-    jobs = plan_jobs(open_splits(source), packing)
+    jobs = plan_jobs(open_splits(source, allow_pipe=packing.allow_pipe), packing)
     plan = plan_digest(jobs, packing)
     if done := _finished(root, jobs, plan):
         return done

@@ -36,6 +36,7 @@ class Packing(Settings):
     max_pixels: height times width above which an image is bad, without being decoded
     max_bad_fraction: share of the images that may be bad (rounded up) before the pack stops
     classes: names for the labels 0, 1, ... where the source has none or others
+    allow_pipe: whether a source `pipe:COMMAND` may run its command
     """
 
     format: Literal["webdataset", "ffcv"] = "webdataset"
@@ -48,6 +49,7 @@ class Packing(Settings):
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     classes: tuple[str, ...] | None = None
     seed: int = 0
+    allow_pipe: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _classes(source: Source, packing: Packing) -> tuple[str, ...]:
 
 def plan_digest(jobs: list[Job], packing: Packing) -> str:
     """The digest of everything that the shards' bytes depend on."""
-    settings = packing.model_dump(exclude={"max_bad_fraction"})
+    settings = packing.model_dump(exclude={"max_bad_fraction", "allow_pipe"})
     parts = [
         (job.split, job.source.fingerprint, len(job.samples), job.ends is not None, list(job.classes))
         for job in jobs

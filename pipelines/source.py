@@ -4,10 +4,7 @@ A sample is an index into the data set: shards sorted by name, end to end. Readi
 thread-safe; no format decodes, executes or unpickles anything.
 """
 
-import glob
-import re
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +21,12 @@ from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
-from pipelines.remote.opening import find, open_remote, read_text
+from pipelines.paths import expand
+from pipelines.remote.opening import open_remote
 from pipelines.remote.settings import Cache
-from pipelines.remote.urls import is_remote, is_shard, local, public
+from pipelines.remote.urls import is_remote, is_shard, public
 
-__all__ = ["ShardError", "Source", "open_source", "open_splits"]
+__all__ = ["ShardError", "Source", "expand", "only", "open_source", "open_splits"]
 
 # n: samples   s: shards
 
@@ -72,15 +70,23 @@ class Source(Protocol):
 
 
 def open_source(
-    path: Path_ | Sequence[Path_], *, split: str | None = None, cache: Cache = DEFAULT_CACHE
+    path: Path_ | Sequence[Path_],
+    *,
+    split: str | None = None,
+    cache: Cache = DEFAULT_CACHE,
+    allow_pipe: bool = False,
 ) -> Source:
     """The data set at `path`: a packed folder, tars or betons (a folder of them, a glob, braces, an `@file`
     list, or a list of these), a zip, an IDX file, or a folder of images.
 
     split: "train", "val" or "test", for a path that holds them. Raises ValueError in one sentence otherwise.
-    cache: where shards behind URLs are kept
+    cache: where shards behind URLs are kept; allow_pipe: whether `pipe:COMMAND` may run its command
     """
-    found = open_splits(path, cache=cache)
+    return only(open_splits(path, cache=cache, allow_pipe=allow_pipe), path, split=split)
+
+
+def only(found: dict[str, Source], path: Path_ | Sequence[Path_], *, split: str | None = None) -> Source:
+    """The one of the data sets found at `path` that is meant: that split, or the only one there is."""
     if split is None and len(found) == 1:
         return next(iter(found.values()))
     if split in found:
@@ -91,12 +97,14 @@ def open_source(
     raise ValueError(f"{_said(path)} has no split {split!r}: it holds {names or 'a single data set'}")
 
 
-def open_splits(path: Path_ | Sequence[Path_], *, cache: Cache = DEFAULT_CACHE) -> dict[str, Source]:
+def open_splits(
+    path: Path_ | Sequence[Path_], *, cache: Cache = DEFAULT_CACHE, allow_pipe: bool = False
+) -> dict[str, Source]:
     """The data sets at `path`, by split; a single one has the name ""."""
     paths = [str(p) for p in ([path] if isinstance(path, str | Path) else path)]
     if not paths:
         raise ValueError("the list of data paths is empty: give at least one")
-    files = [name for p in paths for name in expand(p)]
+    files = [name for p in paths for name in expand(p, pipes=cache if allow_pipe else None)]
     remote = [name for name in files if is_remote(name)]
     if len(remote) == len(files) and (len(files) == 1 or all(is_shard(name) for name in files)):
         return dict(open_remote(files, cache))
@@ -147,45 +155,3 @@ def _said(path: Path_ | Sequence[Path_]) -> str:
     """Paths for messages, without what URLs keep secret."""
     paths = [path] if isinstance(path, str | Path) else path
     return " + ".join(public(str(one)) for one in paths)
-
-
-def expand(path: str) -> list[str]:
-    """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, `*`, `?` and `[` globs."""
-    if path.startswith("pipe:"):
-        raise ValueError(f"{path!r} would run a shell command: pipes are refused, give the tars themselves")
-    path = local(path)
-    if is_remote(path):
-        return [name for one in _braces(path) for name in find(one)]
-    if path.startswith("@"):
-        try:
-            text = read_text(path[1:]) if is_remote(path[1:]) else Path(local(path[1:])).read_text()
-            lines = [line.strip() for line in text.splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the list of shards {public(path[1:])} cannot be read: {error}") from None
-        return [name for line in lines if line and not line.startswith("#") for name in expand(line)]
-    if Path(path).exists():
-        return [path]
-    found = [name for one in _braces(path) for name in (_glob(one) if glob.has_magic(one) else [one])]
-    if not found:
-        raise ValueError(f"no file matches {path}")
-    return found
-
-
-def _glob(pattern: str) -> list[str]:
-    base = Path(Path(pattern).anchor)
-    return sorted(map(str, base.glob(str(Path(pattern).relative_to(base)))))
-
-
-def _braces(path: str) -> list[str]:
-    """`a{00..11}b` and `a{x,y}b`, as a shell would spell them out."""
-    pieces = re.split(r"\{([^{}]*)\}", path)
-    choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(pieces)]
-    return ["".join(parts) for parts in product(*choices)]
-
-
-def _choices(inside: str) -> list[str]:
-    if span := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
-        low, high = span.groups()
-        width = max(len(low), len(high)) if "0" in (low[0], high[0]) else 0
-        return [f"{number:0{width}d}" for number in range(int(low), int(high) + 1)]
-    return inside.split(",")
