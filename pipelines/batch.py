@@ -16,7 +16,8 @@ class Batch:
     crops: by view group ("global", "local"), float32 [v, b, 3, h, w], normalised
     labels: int64 [b], -1 where the data has none
     samples: int64 [b], index of each image in the data set (after replacement of bad ones)
-    epochs: int64 [b], the epoch each image belongs to (a batch can straddle two)
+    epochs: int64 [b], the epoch each image belongs to (a batch can straddle two); where an epoch repeats
+        images, epoch * repeats + copy, so that whatever is drawn for an image is drawn for each copy anew
     positions: int64 [b], place of each image in the endless stream: step * global_batch + slot
     step: number of the global batch; `rows`: images in the whole global batch
     signature: order-free 64-bit sum over (sample, crop parameters) of these images, as a Python int

@@ -24,8 +24,8 @@ class Data(Settings):
     allow_pipe: whether `pipe:COMMAND` may run its command, whose output is kept in the cache
     crops: how views are cut from an image
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
-    repeats: how often each image that is chosen for an epoch comes in it, cut anew (repeated augmentation): an
-        epoch of the same length then holds one image in `repeats`, other ones each time
+    repeats: how often an image that is chosen for an epoch comes in it, cut anew (repeated augmentation); an
+        epoch stays as long, and so holds one image in `repeats`, others each time
     shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
     prefetch: batches that may be ready before they are asked for
     max_bad_fraction: share of the data set's images that may be unreadable before the run stops

@@ -38,7 +38,7 @@ from raymask.teachers import Frozen, require_maskable
 
 
 class MaskedKD(Settings):
-    """Supervised distillation with a masked teacher; the paper's at 50 %, without its augmentation.
+    """Supervised distillation with a masked teacher; the paper's at 50 %; its augmentation is of the data's settings.
 
     classes: how many the labels tell apart; None takes the data's
     selector: the network whose attention chooses, where keep.source is network
