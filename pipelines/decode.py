@@ -14,7 +14,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-Cause = Literal["zero bytes", "not an image", "broken image", "too many pixels", "unreadable"]
+# The last three are faults of a member of a tar, found by its header alone.
+Cause = Literal[
+    "zero bytes",
+    "not an image",
+    "broken image",
+    "too many pixels",
+    "unreadable",
+    "duplicate key",
+    "unsafe name",
+    "link or device",
+]
 
 # Formats read by Pillow's own code or a codec library; others (EPS, ...) can start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

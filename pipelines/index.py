@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int64, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from pipelines.decode import Cause
 from pipelines.labels import MAX_CLASSES
 
 # n: images of the shard   k: bytes of all keys
@@ -25,6 +26,7 @@ FORMAT = "raymask-index-1"
 ARRAYS = ("offsets", "sizes", "labels", "key_ends", "key_bytes")
 EDGE = 1 << 16  # bytes at either end of a shard that the quick check covers
 DIGEST = 32
+FAULTS: tuple[Cause, ...] = ("duplicate key", "unsafe name", "link or device")  # -1, -2, -3 as an offset
 HASHED = "blake2b:"  # the start of a checksum of a whole shard
 
 
@@ -35,6 +37,8 @@ class ShardError(ValueError):
 @dataclass(frozen=True)
 class ShardIndex:
     """What one shard holds. Offsets and sizes in bytes; label -1 where there is none.
+
+    An image that must not be used has its fault for an offset (`FAULTS`), and no size.
 
     checksum: "blake2b:..." of the whole shard where known (our packer knows it), else "scan:..." of the index
     quick: blake2b of the shard's size and its two ends: shows cheaply that index and shard belong together
@@ -136,7 +140,7 @@ def parse_index(data: bytes) -> ShardIndex:
             raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
         index = ShardIndex(
             **{name: tensors[name] for name in ARRAYS},
-            shard_bytes=int(about["shard_bytes"]),
+            shard_bytes=_bytes(about["shard_bytes"]),
             checksum=str(about["checksum"]),
             quick=str(about["quick"]),
             widths=tensors.get("widths"),
@@ -146,6 +150,12 @@ def parse_index(data: bytes) -> ShardIndex:
         raise ValueError(f"it is damaged or no index of ours ({error})") from None
     _validate(index)
     return index
+
+
+def _bytes(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(f"{value!r:.40} is no length")
+    return value
 
 
 def _validate(index: ShardIndex) -> None:
@@ -159,7 +169,8 @@ def _validate(index: ShardIndex) -> None:
         raise ValueError("its keys are not bytes")
     ends = np.concatenate([[0], index.key_ends])
     if count and (
-        min(index.offsets.min(), index.sizes.min()) < 0
+        min(index.offsets.min() + len(FAULTS), index.sizes.min(), index.key_ends.min()) < 0
+        or ((index.offsets < 0) & (index.sizes > 0)).any()
         or (index.sizes > index.shard_bytes - index.offsets).any()
         or (np.diff(ends) < 0).any()
         or ends[-1] != len(index.key_bytes)

@@ -81,12 +81,12 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
 
 
 def _base_name(name: object) -> str:
-    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\0" in name:
         raise ValueError(f"{name!r} is no file name")
     return name
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 48:
+        raise ValueError(f"{value!r:.40} is no count")
     return value

@@ -1,7 +1,8 @@
 """Builds the index of a shard that came without one, by walking over its headers.
 
-Only headers and labels (.cls, .json, .txt) are read. Whatever else lies in a tar - pickles, links, devices -
-is stepped over, never opened.
+Only headers and labels (.cls, .json, .txt) are read. Whatever else lies in a tar, such as pickles, is stepped
+over, never opened. What is an image by its name but must not be used (a link, a second image of one key, a
+name that leads out of its folder) gets a place in the index all the same, so that it is counted and named.
 """
 
 import os
@@ -15,7 +16,7 @@ from jaxtyping import Int64
 from pipelines.formats.beton import SUFFIX as BETON
 from pipelines.formats.ffcv import Beton
 from pipelines.formats.tar import Member, members
-from pipelines.index import ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
+from pipelines.index import FAULTS, ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
 from pipelines.labels import Labels
 
 IMAGES = (
@@ -67,12 +68,13 @@ def scan_beton(file: int, length: int) -> Scanned:
 
 def scan_tar(file: int, length: int) -> Scanned:
     """The images of an open tar. Raises ValueError where it, or a label in it, is damaged."""
-    places, keys, labels = [], [], Labels()
+    places, keys, labels, seen = [], [], Labels(), set[bytes]()
     for key, group in _groups(file, length):
         if (image := _chosen(group, IMAGES)) is None:
             continue
-        places.append((group[image].offset, group[image].size))
+        places.append(_place(group[image], key in seen))
         keys.append(key)
+        seen.add(key)
         kind = _label_of(group)
         member = group.get(kind)
         try:
@@ -84,6 +86,17 @@ def scan_tar(file: int, length: int) -> Scanned:
     return Scanned([(*place, label) for place, label in zip(places, numbers)], keys, names)
 
 
+def _place(member: Member, again: bool) -> tuple[int, int]:
+    """Offset and size of an image, or what `ShardIndex` has for one that must not be used."""
+    name = member.name
+    fault = "duplicate key" if again else ""
+    if name.startswith(b"/") or b".." in name.split(b"/"):
+        fault = "unsafe name"
+    if not member.regular:
+        fault = "link or device"
+    return (-1 - FAULTS.index(fault), 0) if fault else (member.offset, member.size)
+
+
 def split_name(name: bytes) -> tuple[bytes, str]:
     """A member's WebDataset key (up to the first dot of its base name) and its extension in lower case."""
     folder, slash, base = name.rpartition(b"/")
@@ -92,18 +105,26 @@ def split_name(name: bytes) -> tuple[bytes, str]:
 
 
 def _groups(file: int, length: int) -> Iterator[tuple[bytes, dict[str, Member]]]:
-    """The samples of a tar: runs of neighbouring members of one key, by extension."""
-    key, group = b"", dict[str, Member]()
+    """The samples of a tar: runs of neighbouring members of one key, by extension.
+
+    A second member of one extension makes no new sample of the others: it comes alone, after its namesake.
+    """
+    key, group, again = b"", dict[str, Member](), list[tuple[str, Member]]()
     for member in members(file, length):
         this, extension = split_name(member.name)
         if this.rpartition(b"/")[2] == b"" or not extension:
             continue  # hidden files, and files without an extension, belong to no sample
-        if group and (this != key or extension in group):
+        if group and this != key:
             yield key, group
-            group = {}
-        key, group[extension] = this, member
+            yield from ((key, {kind: other}) for kind, other in again)
+            group, again = {}, []
+        if extension in group:
+            again.append((extension, member))
+        else:
+            key, group[extension] = this, member
     if group:
         yield key, group
+        yield from ((key, {kind: other}) for kind, other in again)
 
 
 def _chosen(group: dict[str, Member], kinds: tuple[str, ...]) -> str | None:
@@ -120,6 +141,8 @@ def _label_of(group: dict[str, Member]) -> str:
 
 
 def _content(file: int, member: Member) -> bytes:
+    if not member.regular:
+        return b""
     if member.size > MAX_LABEL_FILE:
         raise ValueError(f"is too large: {member.size:,} bytes")
     return os.pread(file, member.size, member.offset)

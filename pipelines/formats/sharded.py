@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from pipelines.decode import BadSample
 from pipelines.index import (
+    FAULTS,
     HASHED,
     ShardError,
     ShardIndex,
@@ -85,11 +87,14 @@ class ShardSource:
     def read(self, sample: int) -> bytes:
         """The encoded image, by one `pread`. Raises ShardError where the shard is gone, cut or replaced.
 
-        Bare pixels, which FFCV can store, come as a PPM file: a line of text before them.
+        Raises BadSample for one that must not be used. Bare pixels, which FFCV can store, come as a PPM file:
+        a line of text before them.
         """
         number, place = self._place(sample)
         shard = self._shard(number)
         size, offset = int(shard.index.sizes[place]), int(shard.index.offsets[place])
+        if offset < 0:
+            raise BadSample(FAULTS[-1 - offset])
         try:
             data = os.pread(shard.file, size, offset)
         except OSError as error:

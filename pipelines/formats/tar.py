@@ -14,17 +14,19 @@ BLOCK = 512
 END_MARK = bytes(2 * BLOCK)
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
 REGULAR = (b"0", b"\0", b"7")
-NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
+FOLDER = b"5"
+NO_DATA = (b"1", b"2", b"3", b"4", FOLDER, b"6")
 EXTENDED = (b"L", b"K", b"x", b"g")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file inside a tar: its data are `size` bytes from `offset`."""
+    """A file inside a tar: its data are `size` bytes from `offset`; without any for a link or a device."""
 
     name: bytes
     offset: int
     size: int
+    regular: bool = True
 
 
 def _number(field: bytes) -> int:
@@ -43,14 +45,15 @@ def _name(header: bytes) -> bytes:
 
 def _pax(records: bytes) -> dict[bytes, bytes]:
     """The `length key=value` records of a pax header."""
-    found = {}
-    while records:
-        length = int(records.split(b" ", 1)[0])
-        record, records = records[:length], records[length:]
-        if length < 5 or not record.endswith(b"\n"):
+    found, position = {}, 0
+    while position < len(records):
+        digits, space, _ = records[position : position + 8].partition(b" ")
+        end = position + int(digits) if digits.isdigit() else 0
+        if not space or not position < end <= len(records) or records[end - 1] != ord("\n"):
             raise ValueError("a pax record is malformed")
-        key, _, value = record.split(b" ", 1)[1][:-1].partition(b"=")
+        key, _, value = records[position + len(digits) + 1 : end - 1].partition(b"=")
         found[key] = value
+        position = end
     return found
 
 
@@ -61,7 +64,7 @@ def _check(header: bytes, position: int) -> None:
 
 
 def members(file: int, length: int) -> Iterator[Member]:
-    """The regular files of the open tar `file` (a descriptor) of `length` bytes, in their order.
+    """The files, links and devices of the open tar `file` (a descriptor) of `length` bytes, in their order.
 
     Raises ValueError for a damaged or truncated archive; the caller knows and names the file.
     """
@@ -90,8 +93,9 @@ def members(file: int, length: int) -> Iterator[Member]:
         elif kind == b"x":
             pax = _pax(os.pread(file, size, data))
         elif kind not in EXTENDED:
-            if kind in REGULAR:
-                yield Member(pax.get(b"path") or long_name or _name(header), data, size)
+            if kind != FOLDER:
+                name = pax.get(b"path") or long_name or _name(header)
+                yield Member(name, data, size, regular=kind in REGULAR)
             long_name, pax = b"", {}
         position = data + size + -size % BLOCK
 
@@ -102,7 +106,9 @@ def _size(header: bytes, kind: bytes, pax: dict[bytes, bytes]) -> int:
         return 0
     if kind == b"S":
         raise ValueError("it holds a sparse file, which cannot be read in place: pack it without --sparse")
-    return int(pax[b"size"]) if b"size" in pax and kind not in EXTENDED else _number(header[124:136])
+    if b"size" in pax and kind not in EXTENDED:
+        return int(pax[b"size"]) if pax[b"size"].isdigit() else -1
+    return _number(header[124:136])
 
 
 # A header for a name of up to 100 ASCII characters: regular file, mode 0444, no times, no owners.
