@@ -27,12 +27,17 @@ SEVERAL_VIEWS = (
 
 
 class Disjoint(Settings):
-    """Views that hide disjoint units as far as the mask ratio allows."""
+    """Views that hide disjoint units as far as the mask ratio allows.
+
+    views: None is as many as reach the prediction rate, ceil(rate / ratio)
+    unit: patches along a side of a unit
+    prediction_rate: share of the image hidden in at least one view; None is as much as the views can
+    """
 
     kind: Literal["disjoint"] = "disjoint"
-    views: int | None = Field(None, ge=1)  # None: as many as reach the prediction rate, ceil(rate / ratio)
-    unit: int = Field(2, ge=1)  # patches along a side of a unit
-    prediction_rate: float = Field(1.0, gt=0, le=1)  # share of the image hidden in at least one view
+    views: int | None = Field(None, ge=1)
+    unit: int = Field(2, ge=1)
+    prediction_rate: float | None = Field(None, gt=0, le=1)
 
     @property
     def hides_exact_counts(self) -> bool:
@@ -50,8 +55,22 @@ class Disjoint(Settings):
                 f"units of {self.unit}x{self.unit} patches do not tile a grid of {rows}x{columns} patches: "
                 f"choose another mask.strategy.unit, crop size or patch size"
             )
-        views = self.views or max(1, ceil(self.prediction_rate / ratio - 1e-9))
-        return plan(rows * columns // self.unit**2, ratio, self.prediction_rate, views)
+        _check_ratio(ratio)
+        rate = 1.0 if self.prediction_rate is None else self.prediction_rate
+        needed = max(1, ceil(rate / ratio - 1e-9))
+        if self.prediction_rate is not None and self.views is not None and self.views < needed:
+            raise ValueError(
+                f"mask.strategy.views={self.views} at a mask ratio of {ratio:g} hide at most "
+                f"{self.views * ratio:g} of an image, below mask.strategy.prediction_rate={rate:g}: choose "
+                f"{needed} views, a mask ratio of at least {rate / self.views:.3g}, or a lower rate"
+            )
+        return plan(rows * columns // self.unit**2, ratio, rate, self.views or needed)
+
+    def reached(self, ratio: float) -> float:
+        """The share of the image that all views together hide at this mask ratio."""
+        if self.prediction_rate is not None:
+            return self.prediction_rate
+        return 1.0 if self.views is None else min(1.0, self.views * ratio)
 
 
 @dataclass(frozen=True)
@@ -78,8 +97,7 @@ def plan(units: int, ratio: float, rate: float, views: int) -> Plan:
     each hides as many new units as it can until the rate is reached. Raises where a view would hide all or
     nothing.
     """
-    if not 0 < ratio < 1:
-        raise ValueError(f"a mask ratio of {ratio} hides nothing or everything: choose one between 0 and 1")
+    _check_ratio(ratio)
     if rate < ratio:
         raise ValueError(
             f"the prediction rate {rate} is below the mask ratio {ratio}: one view already predicts more, "
@@ -98,6 +116,11 @@ def plan(units: int, ratio: float, rate: float, views: int) -> Plan:
         fresh.append(max(0, min(hidden, int(rate * units + 1e-9) - predicted)))
         predicted += fresh[-1]
     return Plan(units, visible, tuple(fresh))
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise ValueError(f"a mask ratio of {ratio} hides nothing or everything: choose one between 0 and 1")
 
 
 def disjoint_order(draws: Float[Tensor, "v b s"], counts: Plan) -> Int[Tensor, "v b s"]:

@@ -72,7 +72,8 @@ class DmjdMethod(MaeMethod):
         """How many images one counts for in the learning rate: prediction rate over mask ratio."""
         if not self.settings.adaptive_lr or not isinstance(self.mask.strategy, Disjoint):
             return 1.0
-        return self.mask.strategy.prediction_rate / self.mask.ratio(progress)
+        ratio = self.mask.ratio(progress)
+        return self.mask.strategy.reached(ratio) / ratio
 
 
 def adaptive_lr(base: float, *, images: int, prediction_rate: float, mask_ratio: float) -> float:

@@ -7,7 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymask.masks import Mask
 from raymask.masks.disjoint import Disjoint, disjoint_order, hidden_from, plan, unit_patches
+from raymask.schedules import Linear
+from tests.raymask.autoencoding import dmjd
 
 # v: views   b: images   s: units
 
@@ -80,6 +83,28 @@ def test_units_expand_corner_by_corner_to_the_patches_that_they_cover():
 def test_impossible_masks_are_refused_in_a_sentence(arguments, words):
     with pytest.raises(ValueError, match=words):
         plan(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("views", "ratio", "rate", "needed"), [(2, 0.4, 1.0, 3), (1, 0.75, 1.0, 2), (3, 0.2, 0.7, 4)]
+)
+def test_fewer_views_than_the_prediction_rate_needs_are_refused(views, ratio, rate, needed):
+    short = Disjoint(views=views, unit=1, prediction_rate=rate)
+    words = f"views={views} at a mask ratio of {ratio} hide at most .* choose {needed} views"
+    with pytest.raises(ValueError, match=words):
+        short.plan(ratio, (14, 14))
+    with pytest.raises(ValueError, match=words):  # before the first step, at the lowest ratio of a schedule
+        schedule = Linear(start=0.9, end=ratio)
+        dmjd(Mask(strategy=short, kind="drop", ratio=schedule))
+    enough = Disjoint(views=needed, unit=1, prediction_rate=rate)
+    assert sum(enough.plan(ratio, (20, 20)).fresh) == round(400 * rate)
+
+
+def test_views_without_a_prediction_rate_hide_as_much_as_they_can():
+    for views, ratio, share in ((1, 0.75, 0.75), (2, 0.4, 0.8), (2, 0.6, 1.0), (None, 0.3, 1.0)):
+        strategy = Disjoint(views=views, unit=1)
+        assert sum(strategy.plan(ratio, (20, 20)).fresh) == 400 * share
+        assert strategy.reached(ratio) == share
 
 
 def test_units_that_do_not_tile_the_grid_are_refused():
