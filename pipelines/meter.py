@@ -10,15 +10,17 @@ EVERY = 10.0  # seconds between two lines
 
 
 class Meter:
-    """Counts `total` items of `what` on standard error, unless it is not `shown`. To be used in a `with`."""
+    """Counts `total` units of `what` on standard error, unless it is not `shown`. To be used in a `with`."""
 
-    def __init__(self, what: str, total: int, *, done: int = 0, shown: bool = True) -> None:
-        self.what, self.total, self.done = what, total, done
+    def __init__(
+        self, what: str, total: int, *, done: int = 0, shown: bool = True, unit: str = "images"
+    ) -> None:
+        self.what, self.total, self.done, self.unit = what, total, done, unit
         self._shown = shown
         self._start, self._first, self._said = time.monotonic(), done, time.monotonic()
         terminal = shown and sys.stderr.isatty()
         self._bar = (
-            tqdm(total=total, initial=done, desc=what, unit=" images", smoothing=0.1) if terminal else None
+            tqdm(total=total, initial=done, desc=what, unit=f" {unit}", smoothing=0.1) if terminal else None
         )
 
     def __enter__(self) -> "Meter":
@@ -41,5 +43,7 @@ class Meter:
     def _say(self) -> None:
         self._said = time.monotonic()
         rate = (self.done - self._first) / max(1e-9, self._said - self._start)
-        sys.stderr.write(f"{self.what}: {self.done:,} of {self.total:,} images, {rate:,.0f} images/s\n")
+        sys.stderr.write(
+            f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s\n"
+        )
         sys.stderr.flush()

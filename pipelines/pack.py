@@ -10,9 +10,8 @@ whole shard ended.
 """
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
@@ -20,21 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import available_cores
-from pipelines.decode import BadSample
+from pipelines.hands import How
 from pipelines.index import write_atomically
 from pipelines.journal import JOURNAL, Journal
 from pipelines.keys import tar_keys
 from pipelines.manifest import Manifest, read_manifest, write_manifest
 from pipelines.meter import Meter
 from pipelines.plan import Job, Packing, is_packed, plan_digest, plan_jobs
-from pipelines.prepare import prepare
+from pipelines.preparing import Item, prepared
 from pipelines.shards import SplitWriter
-from pipelines.source import Source, open_splits
+from pipelines.source import open_splits
 
 __all__ = ["BAD_SAMPLES", "Packed", "Packing", "pack"]
 
 BAD_SAMPLES = "bad_samples.jsonl"
-CHUNK = 16  # images of one task: enough to drown its overhead, few enough to bound the memory
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,6 @@ class Packed:
             causes = ", ".join(f"{count} {cause}" for cause, count in sorted(self.bad.items()))
             lines.append(f"left out: {causes}; named in {self.out / BAD_SAMPLES}")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An image ready to be stored, or the cause why it is not."""
-
-    sample: int
-    data: bytes
-    extension: str
-    cause: str = ""
 
 
 def pack(
@@ -148,9 +136,10 @@ def _pack_split(
     allowed = ceil(packing.max_bad_fraction * len(job.samples))
     with SplitWriter(root / job.split, job, journal, packing) as shards:
         samples = job.samples[shards.items :].tolist()
+        how = How(packing.max_side, packing.max_pixels, packing.baseline)
         meter = Meter(job.split or "pack", len(job.samples), done=shards.items, shown=progress)
         with meter:
-            for item in _prepared(job.source, samples, packing, workers):
+            for item in prepared(job.source, samples, how, workers=workers):
                 if item.cause:
                     shards.reject(_bad_line(job, item))
                     _check_limit(root, job, journal, shards.bad, allowed)
@@ -165,40 +154,7 @@ def _pack_split(
         )
 
 
-def _prepared(source: Source, samples: list[int], packing: Packing, workers: int) -> Iterator[_Item]:
-    """The samples, ready to be stored, in the order given; a few chunks are worked on ahead, by threads.
-
-    Threads suffice: decoding and encoding release the GIL.
-    """
-    waiting: deque[Future[list[_Item]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
-        try:
-            for start in range(0, len(samples), CHUNK):
-                waiting.append(pool.submit(_prepare_chunk, source, samples[start : start + CHUNK], packing))
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _prepare_chunk(source: Source, samples: list[int], packing: Packing) -> list[_Item]:
-    items = []
-    for sample in samples:
-        try:
-            data = source.read(sample)
-            stored, extension = prepare(data, max_side=packing.max_side, max_pixels=packing.max_pixels)
-            items.append(_Item(sample, stored, extension))
-        except BadSample as error:
-            items.append(_Item(sample, b"", "", error.cause))
-        except OSError:
-            items.append(_Item(sample, b"", "", "unreadable"))
-    return items
-
-
-def _bad_line(job: Job, item: _Item) -> dict[str, Any]:
+def _bad_line(job: Job, item: Item) -> dict[str, Any]:
     key, shard = job.source.key(item.sample), job.source.shard(item.sample)
     return {"split": job.split, "sample": item.sample, "key": key, "shard": shard, "cause": item.cause}
 

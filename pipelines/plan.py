@@ -32,7 +32,9 @@ class Packing(Settings):
     order: shuffled, so that every shard mixes the classes, or kept, shards and all; auto keeps what is packed
         already, so that a converted data set gives the same batches
     shard_bytes, shard_images: where a shard ends; an image that alone is larger gets a shard of its own
-    max_side: pixels; a longer side is brought down to it, as JPEG; none keeps every image's bytes
+    max_side: pixels; a longer side is brought down to it, as JPEG; none keeps every size
+    baseline: progressive JPEGs become baseline ones, 4:2:0 with their own quantisation, which decode several
+        times as fast; without it and max_side, every image keeps its bytes
     max_pixels: height times width above which an image is bad, without being decoded
     max_bad_fraction: share of the images that may be bad (rounded up) before the pack stops
     classes: names for the labels 0, 1, ... where the source has none or others
@@ -45,6 +47,7 @@ class Packing(Settings):
     shard_bytes: int = Field(default=256_000_000, ge=1 << 14)
     shard_images: int = Field(default=10_000, ge=1)
     max_side: int | None = Field(default=None, ge=1)
+    baseline: bool = True
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)
     classes: tuple[str, ...] | None = None

@@ -60,7 +60,7 @@ def pack(
     out: Annotated[Path, typer.Argument(help="a new folder for the shards", show_default=False)],
     changes: Changes = None,
 ) -> None:
-    """Pack images into WebDataset shards: raymask pack photos shards holdout=0.1."""
+    """Pack images into shards, or shards into others: raymask pack photos shards holdout=0.1 format=ffcv."""
     from pipelines.pack import Packing, pack
     from raymask.overrides import settings_of
 
@@ -82,6 +82,21 @@ def inspect(
             path = sheet.with_stem(f"{sheet.stem}_{split}") if split else sheet
             contact_sheet(source, path, split=split or None)
             print(f"  sheet        {path}")
+
+
+@app.command()
+def verify(
+    source: Annotated[str, typer.Argument(help="shards, a packed folder, images, a zip", show_default=False)],
+    changes: Changes = None,
+) -> None:
+    """Check shards against their checksums and indexes, and decode every image (fast=true: without that)."""
+    from pipelines.verify import Verify, verify
+    from raymask.overrides import settings_of
+
+    found = verify(source, settings_of(Verify, changes or []))
+    print(found)
+    if not found.whole:
+        raise typer.Exit(1)
 
 
 @app.command()

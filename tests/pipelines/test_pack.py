@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipelines.decode import BadSample
+from pipelines.hands import Hand, How
 from pipelines.journal import JOURNAL, Journal
 from pipelines.keys import tar_keys
 from pipelines.pack import BAD_SAMPLES, Packing, pack
@@ -184,6 +186,89 @@ def test_only_longer_sides_are_brought_down_as_baseline_420(tmp_path):
         image = Image.open(io.BytesIO(stored[name]))
         assert image.format == "JPEG" and image.size == size and "progressive" not in image.info
         assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)]
+
+
+def progressive(seed: int, *, size: tuple[int, int] = (64, 48), mode: str = "RGB", **options) -> bytes:
+    """A progressive JPEG."""
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(picture(seed, kind="PNG", size=size))).convert(mode)
+    image.save(file, "JPEG", progressive=True, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("mode", "quality", "chroma"), [("RGB", 92, 0), ("RGB", 40, 2), ("L", 80, 0)])
+def test_progressive_files_become_baseline_420_with_the_quantisation_they_had(
+    tmp_path, mode, quality, chroma
+):
+    (tmp_path / "d").mkdir()
+    data = progressive(1, mode=mode, quality=quality, subsampling=chroma)
+    (tmp_path / "d" / "p.jpg").write_bytes(data)
+    (tmp_path / "d" / "q.jpg").write_bytes(picture(2))
+    quietly(tmp_path / "d", tmp_path / "out")
+    quietly(tmp_path / "d", tmp_path / "kept", Packing(baseline=False))
+    source, kept = open_source(tmp_path / "out"), open_source(tmp_path / "kept")
+    stored = {source.key(n): source.read(n) for n in range(2)}
+    assert {kept.key(n): kept.read(n) for n in range(2)} == {"p": data, "q": picture(2)}
+    assert stored["q"] == picture(2)
+    before, after = (Image.open(io.BytesIO(one)) for one in (data, stored["p"]))
+    assert "progressive" not in after.info and after.mode == before.mode == mode
+    assert after.quantization == before.quantization
+    assert mode == "L" or [layer[1:3] for layer in after.layer] == [(2, 2), (1, 1), (1, 1)]
+    error = np.asarray(after.convert("RGB"), float) - np.asarray(before.convert("RGB"), float)
+    assert np.sqrt((error**2).mean()) < 6
+
+
+def test_a_progressive_file_in_cmyk_becomes_baseline_too(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "p.jpg").write_bytes(progressive(1, mode="CMYK"))
+    quietly(tmp_path / "d", tmp_path / "out")
+    after = Image.open(io.BytesIO(open_source(tmp_path / "out").read(0)))
+    assert "progressive" not in after.info and after.mode == "RGB"
+
+
+def test_processes_give_the_bytes_that_threads_give(tmp_path, monkeypatch):
+    root = spoiled(tmp_path / "d")
+    (root / "cat" / "p.jpg").write_bytes(progressive(3))
+    settings = Packing(max_side=14, max_bad_fraction=0.2, shard_images=9)
+    threads = quietly(root, tmp_path / "threads", settings, workers=2)
+    monkeypatch.setattr("pipelines.preparing.MANY", 10)
+    processes = quietly(root, tmp_path / "processes", settings, workers=2)
+    assert files(tmp_path / "threads") == files(tmp_path / "processes")
+    assert threads.bad == processes.bad and len(threads.bad) == 5
+
+
+def test_an_image_that_brings_a_process_down_is_one_bad_image():
+    hand = Hand(How(None, 1000, baseline=True))
+    try:
+        assert hand.prepare(picture(1)) == (picture(1), "jpg")
+        hand._process.kill()
+        hand._process.wait()
+        with pytest.raises(BadSample, match="broken image"):
+            hand.prepare(picture(2))
+        assert hand.prepare(picture(3)) == (picture(3), "jpg")
+        with pytest.raises(BadSample, match="too many pixels"):
+            hand.prepare(picture(4, size=(100, 11)))
+    finally:
+        hand.close()
+
+
+def test_a_process_ends_with_whoever_started_it(tmp_path):
+    script = (
+        "import os, time; from pipelines.hands import Hand, How; h = Hand(How(None, 9999, True))\n"
+        "h._start(); print(h._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        hand = int(parent.stdout.readline())
+        os.kill(hand, 0)
+        parent.kill()
+    for _ in range(200):
+        if (
+            not Path(f"/proc/{hand}/stat").exists()
+            or Path(f"/proc/{hand}/stat").read_text().split()[2] == "Z"
+        ):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the process outlived its parent")
 
 
 @pytest.mark.parametrize(

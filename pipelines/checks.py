@@ -1,0 +1,114 @@
+"""One shard beside what is known of it: length, checksum, headers, index. Nothing is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.formats.beton import SUFFIX as BETON
+from pipelines.formats.ffcv import ffcv_disagrees
+from pipelines.formats.sharded import ShardSource, check_length
+from pipelines.index import (
+    ARRAYS,
+    HASHED,
+    ShardError,
+    ShardIndex,
+    check_index,
+    hash_shard,
+    opened,
+    quick_check,
+    read_index,
+)
+from pipelines.manifest import NAME, Shard
+from pipelines.scan import build_index
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A shard, and what its data set's manifest says of it, if there is one."""
+
+    path: Path
+    shard: Shard | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong with a shard, in sentences, and how many images can be looked for in it."""
+
+    expected: Expected
+    problems: tuple[str, ...]
+    images: int
+
+
+def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
+    """Compares a shard with its manifest, its index and, if asked for, what plain ffcv reads from it."""
+    path, problems = expected.path, []
+    checksum, said = _checksum(expected)
+    problems += said
+    scanned, said = _tried(lambda: build_index(path))
+    problems += said if checksum else []  # one sentence is enough for a shard that is gone or cut
+    stored, said = _tried(lambda: read_index(path))
+    problems += said
+    if stored is not None and checksum:
+        problems += _index_problems(path, stored, scanned, checksum)
+    if ffcv and path.suffix == BETON and scanned is not None and (other := ffcv_disagrees(path)):
+        problems.append(f"shard {path}: {other}")
+    index = scanned if scanned is not None else stored
+    return Checked(expected, tuple(problems), len(index) if index is not None and path.exists() else 0)
+
+
+def _checksum(expected: Expected) -> tuple[str, list[str]]:
+    """The checksum of a shard, "" where it is gone or has another length, and what is wrong with it."""
+    path, shard = expected.path, expected.shard
+    try:
+        if shard is not None:
+            check_length(path, shard)
+        with opened(path) as file:
+            found = hash_shard(file)
+    except (ShardError, OSError) as error:
+        return "", [str(error)]
+    if shard is not None and shard.checksum.startswith(HASHED) and found != shard.checksum:
+        return found, [f"shard {path} was changed: its checksum is not the one in {NAME}"]
+    return found, []
+
+
+def _tried(look: Callable[[], ShardIndex | None]) -> tuple[ShardIndex | None, list[str]]:
+    try:
+        return look(), []
+    except (ShardError, OSError) as error:
+        return None, [str(error)]
+
+
+def _index_problems(path: Path, stored: ShardIndex, scanned: ShardIndex | None, checksum: str) -> list[str]:
+    """What is wrong with the index beside a shard. checksum: of the shard as it is."""
+    problems = []
+    try:
+        with opened(path) as file:
+            check_index(stored, path, file)
+    except ShardError as error:
+        return [str(error)]
+    if stored.checksum.startswith(HASHED) and stored.checksum != checksum:
+        problems.append(f"shard {path} was changed: its checksum is not the one in its index")
+    if scanned is not None and not _equal(stored, scanned):
+        problems.append(f"the index of shard {path} describes other images or labels than lie in it")
+    return problems
+
+
+def _equal(one: ShardIndex, other: ShardIndex) -> bool:
+    widths = [np.zeros(len(i)) if i.widths is None else i.widths for i in (one, other)]
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS)
+    return same and one.names == other.names and np.array_equal(*widths)
+
+
+def open_as_it_is(path: Path) -> ShardSource | None:
+    """The images of a shard, however damaged it is; None where nothing says where they lie."""
+    scanned, _ = _tried(lambda: build_index(path))
+    index = scanned if scanned is not None else _tried(lambda: read_index(path))[0]
+    if index is None or not len(index) or not path.exists():
+        return None
+    length = path.stat().st_size
+    with opened(path) as file:
+        index = replace(index, shard_bytes=length, quick=quick_check(file, length))
+    shard = Shard(path.name, len(index), length, index.checksum)
+    return ShardSource([path], (shard,), list(index.names), {path: index})

@@ -1,0 +1,68 @@
+"""The images of a source on their way: read by threads, prepared by processes, handed over in order."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from pipelines.decode import BadSample
+from pipelines.hands import Hand, How, OwnHand
+from pipelines.source import Source
+
+MANY = 500  # images from which processes are started: that takes as long as some hundred images
+CHUNK = 16  # images of one task: enough to drown its overhead, few enough to bound the memory
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image ready to be stored, or the cause why it is not."""
+
+    sample: int
+    data: bytes
+    extension: str
+    cause: str = ""
+
+
+def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> Iterator[Item]:
+    """The samples, ready to be stored, in the order given; a few chunks are worked on ahead.
+
+    A thread for each worker reads; where they are worth starting, it has a process to decode and encode.
+    Raises ShardError where a whole shard is unusable.
+    """
+    free = SimpleQueue[Hand | OwnHand]()
+    hands = [Hand(how) if workers > 1 and len(samples) >= MANY else OwnHand(how) for _ in range(workers)]
+    for hand in hands:
+        free.put(hand)
+    waiting: deque[Future[list[Item]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
+        try:
+            for start in range(0, len(samples), CHUNK):
+                waiting.append(pool.submit(_prepare_chunk, source, samples[start : start + CHUNK], free))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.shutdown()
+            for hand in hands:
+                hand.close()
+
+
+def _prepare_chunk(source: Source, samples: list[int], free: "SimpleQueue[Hand | OwnHand]") -> list[Item]:
+    hand = free.get()
+    try:
+        return [_prepare(source, sample, hand) for sample in samples]
+    finally:
+        free.put(hand)
+
+
+def _prepare(source: Source, sample: int, hand: Hand | OwnHand) -> Item:
+    try:
+        return Item(sample, *hand.prepare(source.read(sample)))
+    except BadSample as error:
+        return Item(sample, b"", "", error.cause)
+    except OSError:
+        return Item(sample, b"", "", "unreadable")

@@ -1,0 +1,194 @@
+"""Whether a data set is whole: checksums, indexes, and every image decoded. Nothing is changed on disk.
+
+from pipelines.verify import Verify, verify
+found = verify("shards", Verify(fast=True))
+print(found)        # every broken shard and every bad image, by name
+assert found.whole
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from pipelines.checks import Checked, Expected, check_shard, open_as_it_is
+from pipelines.data import available_cores
+from pipelines.decode import BadSample
+from pipelines.hands import How
+from pipelines.index import ShardError
+from pipelines.journal import JOURNAL
+from pipelines.manifest import NAME, Shard, read_manifest
+from pipelines.meter import Meter
+from pipelines.names import shown
+from pipelines.paths import expand
+from pipelines.plan import MAX_PIXELS
+from pipelines.preparing import Item, prepared
+from pipelines.remote.urls import is_remote
+from pipelines.settings import Settings
+from pipelines.source import SHARDS, Source, open_splits
+
+
+class Verify(Settings):
+    """How to verify.
+
+    fast: only checksums, headers and indexes; no image is decoded
+    ffcv: whether plain ffcv must read the same tables from betons
+    workers: threads, each with a process to decode where that is worth it; none: one for each core
+    max_pixels: height times width above which an image is bad
+    """
+
+    fast: bool = False
+    ffcv: bool = False
+    workers: int | None = Field(default=None, ge=1)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found. broken: sentences on shards; bad: (shard, name, cause) of images."""
+
+    path: str
+    shards: int
+    images: int
+    decoded: bool
+    broken: tuple[str, ...]
+    bad: tuple[tuple[str, str, str], ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.broken and not self.bad
+
+    def __str__(self) -> str:
+        what = "decoded" if self.decoded else "not decoded (fast)"
+        shards = f" in {self.shards:,} shards" if self.shards else ""
+        verdict = (
+            "whole" if self.whole else f"{len(self.broken)} faults of shards, {len(self.bad)} bad images"
+        )
+        return "\n".join(
+            [
+                *(f"broken: {sentence}" for sentence in self.broken),
+                *(f"bad: {shown(key)} in {shown(shard)}: {cause}" for shard, key, cause in self.bad),
+                f"{self.path}: {verdict}; {self.images:,} images{shards}, {what}",
+            ]
+        )
+
+
+@dataclass
+class _Findings:
+    broken: list[str]
+    bad: list[tuple[str, str, str]]
+    shards: int = 0
+    images: int = 0
+
+
+def verify(path: str | Path, settings: Verify | None = None, *, progress: bool = True) -> Verified:
+    """Looks at all of the data set, or of the shard, at `path`. Raises ValueError where there is none."""
+    settings, found = settings or Verify(), _Findings([], [])
+    workers = settings.workers or available_cores()
+    shards, others = _parts(str(path), found)
+    checked = _check_shards(shards, found, settings, workers, progress)
+    how = How(None, settings.max_pixels, baseline=False, store=False)
+    if checked and not settings.fast:
+        with Meter("decode", sum(one.images for one in checked), shown=progress) as meter:
+            for one in checked:
+                source = open_as_it_is(one.expected.path) if one.images else None
+                if source is not None:
+                    _look(source, found, how, workers, meter)
+    for source in others:
+        found.images += len(source)
+        with Meter("read" if settings.fast else "decode", len(source), shown=progress) as meter:
+            _look(source, found, None if settings.fast else how, workers, meter)
+    if not found.shards and not found.images and not found.broken:
+        raise ValueError(f"{path} holds no images: there is nothing to verify")
+    return Verified(
+        str(path), found.shards, found.images, not settings.fast, tuple(found.broken), tuple(found.bad)
+    )
+
+
+def _parts(path: str, found: _Findings) -> tuple[list[Expected], list[Source]]:
+    """The shards at a path, and the sources in which there are none. What cannot be opened is broken."""
+    names = expand(path)
+    shards: list[Expected] = []
+    sources: list[Source] = []
+    for name in names:
+        faults = len(found.broken)
+        here = [] if is_remote(name) else _shards(Path(name), found)
+        shards += here
+        if not here and len(found.broken) == faults:
+            try:
+                sources += open_splits(name).values()
+            except ShardError as error:
+                found.broken.append(str(error))
+    return shards, sources
+
+
+def _shards(path: Path, found: _Findings) -> list[Expected]:
+    """The shards that a local path is or holds."""
+    if path.suffix in SHARDS and not path.is_dir():
+        return [Expected(path, _known(path.parent, found).get(path.name))]
+    if not path.is_dir():
+        return []
+    if (path / JOURNAL).exists():
+        found.broken.append(f"packing into {path} was not finished: run the same pack again")
+    folders = [place for place in (path, *sorted(path.iterdir())) if (place / NAME).exists()]
+    if folders:
+        return [
+            Expected(folder / name, shard)
+            for folder in folders
+            for name, shard in _known(folder, found).items()
+        ]
+    return [Expected(one) for one in sorted(path.iterdir()) if one.suffix in SHARDS]
+
+
+def _known(folder: Path, found: _Findings) -> dict[str, Shard]:
+    """The shards that a folder's manifest names, by name."""
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        found.broken.append(str(error))
+        return {}
+    return {} if manifest is None else {shard.name: shard for shard in manifest.shards}
+
+
+def _check_shards(
+    shards: list[Expected], found: _Findings, settings: Verify, workers: int, progress: bool
+) -> list[Checked]:
+    """Checks every shard by itself, several at a time: hashing lets go of the GIL."""
+    checked = []
+    found.shards = len(shards)
+    if not shards:
+        return []
+    meter = Meter("check", len(shards), shown=progress, unit="shards")
+    with meter, ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        for one in pool.map(lambda expected: check_shard(expected, ffcv=settings.ffcv), shards):
+            found.broken += one.problems
+            found.images += one.images
+            checked.append(one)
+            meter.add(1)
+    return checked
+
+
+def _look(source: Source, found: _Findings, how: How | None, workers: int, meter: Meter) -> None:
+    """Decodes, or without `how` only reads, every image of a source."""
+    numbers = list(range(len(source)))
+    items = prepared(source, numbers, how, workers=workers) if how else _read(source, numbers)
+    try:
+        for item in items:
+            if item.cause:
+                found.bad.append((source.shard(item.sample), source.key(item.sample), item.cause))
+            meter.add(1)
+    except ShardError as error:
+        found.broken.append(str(error))
+
+
+def _read(source: Source, numbers: list[int]) -> Iterator[Item]:
+    for number in numbers:
+        try:
+            source.read(number)
+            yield Item(number, b"", "")
+        except BadSample as error:
+            yield Item(number, b"", "", error.cause)
+        except OSError:
+            yield Item(number, b"", "", "unreadable")
