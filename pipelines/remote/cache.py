@@ -21,6 +21,7 @@ from pipelines.remote.settings import Cache
 from pipelines.remote.wanted import KINDS, Wanted
 
 POLL = 0.05  # seconds between two looks at a file that another process fetches
+_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NEVER = float("inf")
 
@@ -106,6 +107,10 @@ class ShardCache:
 
     def stored(self) -> int:
         """Bytes that the copies take or will take."""
+        with self._locked():
+            return self._stored()
+
+    def _stored(self) -> int:
         return sum(entry.bytes for entry in self._entries())
 
     def _take(self, wanted: Wanted, spare: Spare) -> tuple[int | None, int | None]:
@@ -114,23 +119,21 @@ class ShardCache:
         with self._locked():
             if (held := self._held(wanted)) is not None:
                 return held, None
-            part = self._part(wanted)
-            new = not part.exists()
             try:
-                file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            except OSError as error:
-                raise NoRoom if error.errno in FULL else error from None
-            if not _locks(file):
-                os.close(file)
-                return None, None
-            try:
-                self._make_room(0, spare)  # the part itself is counted already
-            except NoRoom:
-                if new:
-                    part.unlink()
-                os.close(file)
-                raise
-            return None, file
+                file = os.open(self._part(wanted), _WRITE)
+            except FileNotFoundError:
+                self._make_room(wanted.size, spare)
+                file = self._new_part(wanted)
+            if _locks(file):
+                return None, file
+            os.close(file)
+            return None, None
+
+    def _new_part(self, wanted: Wanted) -> int:
+        try:
+            return os.open(self._part(wanted), _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise NoRoom if error.errno in FULL else error from None
 
     def _held(self, wanted: Wanted) -> int | None:
         try:
@@ -170,7 +173,7 @@ class ShardCache:
         raise NoRoom
 
     def _make_room(self, size: int, spare: Spare) -> None:
-        while sum(entry.bytes for entry in self._entries()) + size > self.bound:
+        while self._stored() + size > self.bound:
             if not self._remove_one(spare):
                 raise NoRoom
 

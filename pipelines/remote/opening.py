@@ -38,6 +38,7 @@ def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]
         if len({name_of(url).rpartition(".")[2] for url in shards}) > 1:
             raise ValueError(f"{public(folder)} holds tars and betons: name one kind by a glob")
         return {"": _open_shards(shards, cache)}
+    _ask(folder, lambda: store.granted(below(folder, NAME)))
     raise ValueError(
         f"{public(folder)} is no packed data set (there is no {NAME}), no folder of shards and no shard: "
         "images behind URLs must be in shards, `raymask pack` makes them"

@@ -18,12 +18,14 @@ FIRST, LONGEST = 0.25, 30.0  # seconds between two attempts
 class Failure(Exception):
     """One attempt failed; says why in a few words without any URL.
 
-    final: trying again cannot help; missing: because the file is not there, or not for us
+    final: trying again cannot help; missing: because the file is not there, or (denied) not for us
     """
 
-    def __init__(self, reason: str, *, final: bool = False, missing: bool = False):
+    def __init__(self, reason: str, *, final: bool = False, missing: bool = False, denied: bool = False):
         super().__init__(reason)
-        self.reason, self.final, self.missing = reason, final or missing, missing
+        self.reason, self.denied = reason, denied
+        self.missing = missing or denied
+        self.final = final or self.missing
 
 
 def pause(attempt: int, name: str) -> float:
@@ -49,7 +51,8 @@ def patiently(
             left = begun + seconds - time.monotonic()
             if failure.final or left <= 0:
                 tried = f" ({attempt + 1} attempts in {time.monotonic() - begun:.0f} s)" if attempt else ""
-                raise Failure(failure.reason + tried, final=failure.final, missing=failure.missing) from None
+                failure.reason += tried
+                raise
             if stop.wait(min(left, pause(attempt, name))):
                 raise Failure("the loader was closed", final=True) from None
             attempt += 1

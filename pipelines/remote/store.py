@@ -45,6 +45,15 @@ def stamp(url: str) -> Stamp:
     return Stamp(int(about["size"]), tag)
 
 
+def granted(url: str) -> None:
+    """Raises Failure where access to a file is denied, whether or not it is there."""
+    try:
+        stamp(url)
+    except Failure as failure:
+        if failure.denied:
+            raise
+
+
 def read(url: str, begin: int | None = None, end: int | None = None) -> bytes:
     """The bytes `begin` to `end` of a file, or all of it. Raises Failure.
 
@@ -111,7 +120,7 @@ def _failure(error: Exception) -> Failure:
         return Failure("it is not there", missing=True)
     if isinstance(error, PermissionError) or status in (401, 403):
         # S3 says so of missing files, too, to those who may not list the bucket.
-        return Failure("access was denied: check the credentials", missing=True)
+        return Failure("access was denied: check the credentials", denied=True)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return Failure(f"the server refuses with status {status}", final=True)
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):

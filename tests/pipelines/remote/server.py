@@ -75,8 +75,10 @@ def before(host: str, port: int) -> Origin:
 
 
 class Server:
-    """Runs on a free port of loopback while its `with` block does. `asked` counts requests by method and path;
-    `fault` may be exchanged at any time."""
+    """Runs on a free port of loopback while its `with` block does.
+
+    `asked` counts requests by method and path; `fault` may be exchanged at any time.
+    """
 
     def __init__(self, origin: Origin, fault: Fault = flawless) -> None:
         self.origin, self.fault = origin, fault

@@ -22,12 +22,8 @@ Walked = dict[int, tuple[int, str]]
 
 def packed(root: Path, *, shard_images: int = 4, each: int = IMAGES // 2) -> Path:
     """A packed folder of 48 images in 12 shards."""
-    pack(
-        folder(root / "images", each=each),
-        root / "bucket" / "set",
-        Packing(shard_images=shard_images),
-        workers=0,
-    )
+    images, out = folder(root / "images", each=each), root / "bucket" / "set"
+    pack(images, out, Packing(shard_images=shard_images), workers=0)
     return root / "bucket"
 
 
@@ -40,7 +36,7 @@ def data(**changes: object) -> Data:
 
 
 def walk(
-    source: Source, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 14, **changes
+    source: Source, *, rank: int = 0, world: int = 1, start: int = 0, steps: int = 14, **changes: object
 ) -> Walked:
     """What one rank gets in the steps start .. steps - 1 of batches of eight images: two epochs and more."""
     loader = Loader(
