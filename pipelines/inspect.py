@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipelines.decode import BadSample, decode
+from pipelines.names import printable
 from pipelines.order import shuffled
 from pipelines.plan import MAX_PIXELS
 from pipelines.prepare import kind_of
@@ -59,7 +60,7 @@ class Contents:
             f"  bad          {len(self.bad)}",
             *(f"    {name}: {cause}" for name, cause in self.bad[:SHOWN]),
         ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def inspect(path: str | Path, *, split: str | None = None, sample: int = SAMPLE, seed: int = 0) -> Contents:

@@ -10,8 +10,11 @@ def shown(name: object) -> str:
     ('a\\x1b[2J.jpg', 'grün.jpg')
     """
     text = str(name)
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"
+    return printable(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}")
+
+
+def printable(text: str) -> str:
+    """A text of one line, with what does not print escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

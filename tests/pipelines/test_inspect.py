@@ -38,6 +38,15 @@ def test_contents_of_unlabelled_images_and_of_many_classes_are_short(tmp_path):
     assert "and 30 more" in str(many) and "c030" not in str(many)
 
 
+def test_names_that_a_terminal_would_obey_are_escaped(tmp_path):
+    (tmp_path / "a" / "x\x1b[2Jy").mkdir(parents=True)
+    (tmp_path / "a" / "x\x1b[2Jy" / "1\x07.jpg").write_bytes(b"no image")
+    text = str(inspect(tmp_path / "a"))
+    assert (
+        text.replace("\n", "").isprintable() and r"1\x07.jpg: not an image" in text and r"x\x1b[2Jy 1" in text
+    )
+
+
 def test_every_split_is_inspected(tmp_path):
     pack(
         folder(tmp_path / "d", each=10),

@@ -119,6 +119,11 @@ def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, mon
     assert (code, err) == (130, "raymask: stopped; continue with 'raymask resume runs/x'\n")
 
 
+def test_what_a_terminal_would_obey_is_escaped(call):
+    code, _, err = call("inspect", "no such\x1b[2J folder")
+    assert code == 2 and r"\x1b[2J" in err and err.rstrip("\n").isprintable()
+
+
 def test_every_process_says_what_it_met(call, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     code, _, err = call("presets", "no-such-preset")
