@@ -251,4 +251,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"raymask: {error.strerror.lower()}{where}"
-    return "\n".join(f"raymask: {line}" for line in str(error).splitlines())
+    from pipelines.names import printable  # names of files and shards may hold anything
+
+    return "\n".join(f"raymask: {printable(line)}" for line in str(error).splitlines())
