@@ -162,7 +162,7 @@ def test_a_real_full_disk_gives_way_too(bucket, tmp_path):
         with serving(bucket) as server:
             source = open_source(f"{server.url}/set", cache=cache(place, patience=0.5))
             assert fill(source) == fill(open_source(bucket / "set"))
-            assert 1 <= len(list(place.glob("*.tar"))) <= 3
+            assert 1 <= len(list(place.glob("*.tar"))) < 6
             del source
     finally:
         subprocess.run(["umount", "-l", place], check=True)
