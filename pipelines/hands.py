@@ -12,13 +12,14 @@ import subprocess
 import sys
 import warnings
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from typing import IO
 
 from pipelines.decode import BadSample, decode
 from pipelines.prepare import prepare
 
 LENGTH = struct.Struct("<Q")
-GOOD, BAD = b"+", b"-"
+GOOD, SAME, BAD = b"+", b"=", b"-"
+PIPE_BYTES = 1 << 20  # so that most images go through at once
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ class Hand:
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
-            send(process.stdin, data)
-            state, said, stored = process.stdout.read(1), receive(process.stdout), receive(process.stdout)
+            _send(process.stdin, data)
+            process.stdin.flush()
+            state, said, stored = process.stdout.read(1), _receive(process.stdout), _receive(process.stdout)
         except (EOFError, BrokenPipeError):
             self.close()
             raise BadSample("broken image") from None
         if state == BAD:
             raise BadSample(said.decode())  # type: ignore[arg-type]  # a cause by its name
-        return stored, said.decode()
+        return (data if state == SAME else stored), said.decode()
 
     def close(self) -> None:
         """Ends the process."""
@@ -81,6 +83,7 @@ class Hand:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for whoever started it
+            pipesize=PIPE_BYTES,
         )
         return self._process
 
@@ -92,15 +95,14 @@ def _prepared(data: bytes, how: How) -> tuple[bytes, str]:
     return prepare(data, max_side=how.max_side, max_pixels=how.max_pixels, baseline=how.baseline)
 
 
-def send(file: BinaryIO, data: bytes) -> None:
+def _send(file: IO[bytes], data: bytes) -> None:
     """Writes bytes with their length in front."""
     file.write(LENGTH.pack(len(data)))
     file.write(data)
-    file.flush()
 
 
-def receive(file: BinaryIO) -> bytes:
-    """Reads what `send` wrote. Raises EOFError at the end."""
+def _receive(file: IO[bytes]) -> bytes:
+    """Reads what `_send` wrote. Raises EOFError at the end."""
     head = file.read(LENGTH.size)
     if len(head) < LENGTH.size:
         raise EOFError
@@ -118,18 +120,19 @@ def main(settings: str) -> None:
     given, answer = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
-            data = receive(given)
+            data = _receive(given)
         except EOFError:
             return
         try:
             stored, extension = _prepared(data, how)
-            answer.write(GOOD)
-            send(answer, extension.encode())
-            send(answer, stored)
+            answer.write(SAME if stored is data else GOOD)
+            _send(answer, extension.encode())
+            _send(answer, b"" if stored is data else stored)
         except BadSample as error:
             answer.write(BAD)
-            send(answer, error.cause.encode())
-            send(answer, b"")
+            _send(answer, error.cause.encode())
+            _send(answer, b"")
+        answer.flush()
 
 
 if __name__ == "__main__":

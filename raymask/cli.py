@@ -61,10 +61,14 @@ def pack(
     changes: Changes = None,
 ) -> None:
     """Pack images into shards, or shards into others: raymask pack photos shards holdout=0.1 format=ffcv."""
+    from pipelines.gain import gain
     from pipelines.pack import Packing, pack
     from raymask.overrides import settings_of
 
-    print(pack(source, out, settings_of(Packing, changes or [])))
+    packing = settings_of(Packing, changes or [])
+    packed = pack(source, out, packing)
+    print(packed)
+    print(gain(source, packed, allow_pipe=packing.allow_pipe))
 
 
 @app.command()

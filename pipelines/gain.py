@@ -1,0 +1,83 @@
+"""What packing has changed: bytes, and the images that a core reads and decodes each second.
+
+packed = pack("photos.zip", "shards", Packing(max_side=256))
+print(gain("photos.zip", packed))
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from pipelines.decode import BadSample, decode
+from pipelines.inspect import draw
+from pipelines.pack import Packed
+from pipelines.plan import MAX_PIXELS
+from pipelines.source import Source, open_splits
+
+SAMPLE = 128
+
+
+@dataclass(frozen=True)
+class Side:
+    """A data set: its images, their bytes as stored, and how many of them one core decodes in a second."""
+
+    images: int
+    bytes: int
+    rate: float
+
+    def __str__(self) -> str:
+        each = self.bytes / max(1, self.images) / 1e3
+        return f"{self.bytes / 1e6:,.1f} MB, {each:,.1f} kB an image, {self.rate:,.0f} images/s a core"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Before and after; the rates are those of `sample` images, by the time the processor spent on them."""
+
+    before: Side
+    after: Side
+    sample: int
+
+    def __str__(self) -> str:
+        return (
+            f"before: {self.before}\nafter:  {self.after}\n"
+            f"(read and decoded by one thread, {self.sample:,} images, processor time)"
+        )
+
+
+def gain(
+    source: str | Path | Sequence[str | Path],
+    packed: Packed,
+    *,
+    sample: int = SAMPLE,
+    allow_pipe: bool = False,
+) -> Gain:
+    """Compares the source of a pack with what was packed. Reads `sample` images of each."""
+    before = list(open_splits(source, allow_pipe=allow_pipe).values())
+    after = list(open_splits(packed.out).values())
+    looked_at = min(sample, sum(map(len, after)))
+    return Gain(_side(before, sample), _side(after, sample), looked_at)
+
+
+def _side(sources: list[Source], sample: int) -> Side:
+    images, stored = sum(map(len, sources)), sum(source.stored_bytes for source in sources)
+    shares = [max(1, round(sample * len(source) / images)) for source in sources]
+    drawn = chain.from_iterable(
+        ((source, number) for number in draw(len(source), share, seed=0))
+        for source, share in zip(sources, shares)
+    )
+    return Side(images, stored, _rate(drawn))
+
+
+def _rate(drawn: Iterable[tuple[Source, int]]) -> float:
+    """Images that this thread reads and decodes in a second of processor time; bad ones do not count."""
+    good, before = 0, time.thread_time()
+    for source, number in drawn:
+        try:
+            decode(source.read(number), MAX_PIXELS)
+            good += 1
+        except (BadSample, OSError):
+            continue
+    return good / max(1e-9, time.thread_time() - before)
