@@ -74,6 +74,11 @@ def cls_row(query: Queries, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
 
     Half precision would tie neighbouring scores and so change which patches are hidden.
     """
+    return learned_cls_row(query, key, scale)
+
+
+def learned_cls_row(query: Queries, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
+    """The same row with its gradient, for those who are to attend as another does."""
     wide = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         scores = (query[:, :, :1].to(wide) * scale) @ key.to(wide).transpose(-2, -1)

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from raymask.attention import cls_row, mix_tokens, project
+from raymask.attention import cls_row, learned_cls_row, mix_tokens, project
 from raymask.positions import Grid, resample
 
 # b: images   n: patches of an image   k: visible patches   t: tokens, prefix + n or k   d: width of a token
@@ -23,7 +23,8 @@ class Extras(TypedDict, total=False):
     """What a forward pass gives beside its tokens.
 
     cls: [CLS] of the last `last` blocks, first to last, each after the final norm, [b, d]
-    attention: what [CLS] attends to among the patches, mean over heads, [b, n or k], without gradient
+    attention: what [CLS] attends to among the patches, mean over heads, [b, n or k]; without gradient, unless
+        asked for with it
     attention_heads: the same for each head, [b, heads, n or k]
     blocks: tokens as the blocks asked for left them, before the final norm, [b, t, d]
     """
@@ -72,6 +73,7 @@ class VisionBackbone(nn.Module):
         drop: Float[Tensor, "depth 2 b"] | None = None,
         attention: bool = False,
         attention_block: int = -1,
+        attention_gradient: bool = False,
         last: int = 1,
         blocks: tuple[int, ...] = (),
         patches: bool = True,
@@ -81,7 +83,8 @@ class VisionBackbone(nn.Module):
         hidden: these patches are replaced by the mask token, before positions are added
         visible: only these patches are computed, each with the position of its place
         drop: uniform draws for drop path (block, attention or MLP branch, image); None drops nothing
-        attention, attention_block: ask for the [CLS] attention of that block (negative: from the end)
+        attention, attention_block: ask for the [CLS] attention of that block (negative: from the end);
+            attention_gradient: as part of the graph
         last: how many blocks' [CLS] to give; blocks: the blocks whose raw tokens to give
         patches: False where only [CLS] is wanted. The last block, whose patches then reach nobody, computes
             queries, projection and MLP of the prefix alone: the same [CLS], a twelfth of a ViT-S less work
@@ -94,7 +97,8 @@ class VisionBackbone(nn.Module):
             queries = None if patches or index < self.depth - 1 else self.prefix
             heads = project(block.attn, normed := block.norm1(tokens), queries=queries)
             if attention and index == attention_block % self.depth:
-                row = cls_row(heads[0], heads[1], block.attn.scale)[:, :, self.prefix :]
+                attended = learned_cls_row if attention_gradient else cls_row
+                row = attended(heads[0], heads[1], block.attn.scale)[:, :, self.prefix :]
                 extras["attention_heads"], extras["attention"] = row, row.mean(1)
             scale = None if scales is None or self.rates[index] == 0 else scales[index]
             if queries is not None:

@@ -3,6 +3,7 @@ gradient.
 
 soft      tau^2 KL(teacher || student), summed over classes, mean over images (MaskedKD's own)
 hard      cross-entropy with the teacher's first choice
+attention KL(teacher || student) of what [CLS] attends to among the same patches (our reading)
 deit      the soft term as DeiT's code has it: divided by the number of classes as well (1000 times weaker on
 ImageNet) manifold  squared differences of cosine-similarity matrices of tokens (Hao et al., NeurIPS 2022)
 """
@@ -43,6 +44,14 @@ def deit_soft_loss(
 ) -> Float[Tensor, ""]:
     """DeiT's soft term: `soft_loss` over the number of classes (the mean runs over batch and classes)."""
     return soft_loss(student, teacher, temperature=temperature) / student.shape[-1]
+
+
+def attention_loss(student: Float[Tensor, "b n"], teacher: Float[Tensor, "b n"]) -> Float[Tensor, ""]:
+    """KL(teacher || student) of what [CLS] attends to among the same patches, each made to sum to one over
+    them; mean over images."""
+    ours, theirs = (row / row.sum(-1, keepdim=True) for row in (student, teacher.detach()))
+    tiny = torch.finfo(ours.dtype).tiny
+    return functional.kl_div(ours.clamp_min(tiny).log(), theirs, reduction="batchmean")
 
 
 def combine(base: Float[Tensor, ""], distilled: Float[Tensor, ""], *, alpha: float) -> Float[Tensor, ""]:

@@ -28,10 +28,12 @@ MASKABLE = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of the patches it sees: logits, and its patch tokens after the asked blocks."""
+    """What a network makes of the patches it sees: logits, its patch tokens after the asked blocks, and what
+    [CLS] of the last block attends to among them, where asked for."""
 
     logits: Float[Tensor, "b c"]
     tokens: tuple[Float[Tensor, "b kept d"], ...] = ()
+    attention: Float[Tensor, "b kept"] | None = None
 
 
 class Frozen(nn.Module):
@@ -63,9 +65,10 @@ class Frozen(nn.Module):
         visible: Int[Tensor, "b kept"] | None = None,
         *,
         layers: tuple[int, ...] = (),
+        attention: bool = False,
     ) -> Seen:
         """What the network makes of the `visible` patches (None: of all of them)."""
-        return look(self.network, self._fitted(images), visible=visible, layers=layers)
+        return look(self.network, self._fitted(images), visible=visible, layers=layers, attention=attention)
 
     @torch.no_grad()
     def scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
@@ -84,19 +87,20 @@ def look(
     *,
     visible: Int[Tensor, "b kept"] | None = None,
     layers: tuple[int, ...] = (),
+    attention: bool = False,
 ) -> Seen:
-    """Logits of `network` from the `visible` patches only, and its patch tokens after the blocks `layers`.
+    """Logits of `network` from the `visible` patches, its patch tokens after `layers`, and its attention.
 
     The order of places within a row changes nothing but rounding. A distilled network averages its two heads.
     """
-    if visible is None and not layers:
+    if visible is None and not layers and not attention:
         return Seen(network(images))
     require_maskable(network)
     check_layers(network, layers)
     if isinstance(network, Cait):
-        return _look_through_cait(network, images, visible=visible, layers=layers)
+        return _look_through_cait(network, images, visible=visible, layers=layers, attention=attention)
     assert isinstance(network, VisionTransformer)
-    return _look_through_vit(network, images, visible=visible, layers=layers)
+    return _look_through_vit(network, images, visible=visible, layers=layers, attention=attention)
 
 
 def is_maskable(network: nn.Module) -> bool:
@@ -124,33 +128,46 @@ def check_layers(network: nn.Module, layers: tuple[int, ...]) -> None:
 
 
 def _look_through_vit(
-    vit: VisionTransformer, images: Tensor, *, visible: Tensor | None, layers: tuple[int, ...]
+    vit: VisionTransformer,
+    images: Tensor,
+    *,
+    visible: Tensor | None,
+    layers: tuple[int, ...],
+    attention: bool,
 ) -> Seen:
     tokens = vit.norm_pre(embed(vit, images, visible=visible))
-    tokens, kept = _through(vit.blocks, tokens, layers=layers, prefix=vit.num_prefix_tokens)
-    return Seen(vit.forward_head(vit.norm(tokens)), kept)
+    before = vit.blocks[:-1]
+    depth, prefix = len(before), vit.num_prefix_tokens
+    tokens, kept = _through(before, tokens, layers=layers, prefix=prefix)
+    row = attention_row(vit.blocks[-1], tokens, prefix=prefix, cls=vit.has_class_token) if attention else None
+    tokens = vit.blocks[-1](tokens)
+    kept |= {depth: tokens[:, prefix:]}
+    return Seen(vit.forward_head(vit.norm(tokens)), tuple(kept[layer] for layer in layers), row)
 
 
 def _look_through_cait(
-    cait: Cait, images: Tensor, *, visible: Tensor | None, layers: tuple[int, ...]
+    cait: Cait, images: Tensor, *, visible: Tensor | None, layers: tuple[int, ...], attention: bool
 ) -> Seen:
     patches = cait.pos_drop(
         _embed_patches(cait.patch_embed, images, visible) + _rows(cait.pos_embed, visible)
     )
     patches, kept = _through(cait.blocks, patches, layers=layers, prefix=0)
     # [CLS] joins only now, in the class-attention blocks.
-    return Seen(cait.forward_head(cait.norm(cait.forward_cls(patches))), kept)
+    row = _cait_attention(cait, patches) if attention else None
+    logits = cait.forward_head(cait.norm(cait.forward_cls(patches)))
+    return Seen(logits, tuple(kept[layer] for layer in layers), row)
 
 
 def _through(
     blocks: nn.Sequential, tokens: Tensor, *, layers: tuple[int, ...], prefix: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The tokens that leave the blocks, and those of patches that left each of `layers`."""
     kept = {}
     for number, block in enumerate(blocks):
         tokens = block(tokens)
         if number in layers:
             kept[number] = tokens[:, prefix:]
-    return tokens, tuple(kept[number] for number in layers)
+    return tokens, kept
 
 
 def embed(
@@ -205,7 +222,8 @@ def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float
     """
     require_maskable(network)
     if isinstance(network, Cait):
-        return _cait_attention(network, images)
+        patches = _embed_patches(network.patch_embed, images, None) + network.pos_embed
+        return _cait_attention(network, network.blocks(patches))
     assert isinstance(network, VisionTransformer)
     tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
     prefix, cls = network.num_prefix_tokens, network.has_class_token
@@ -227,9 +245,9 @@ def attention_row(
     return torch.softmax(query @ key.mT * attention.scale, dim=-1).mean((1, 2))[:, prefix:]
 
 
-def _cait_attention(cait: Any, images: Tensor) -> Float[Tensor, "b n"]:
-    patches = cait.blocks(_embed_patches(cait.patch_embed, images, None) + cait.pos_embed)
-    cls = cait.cls_token.expand(len(images), -1, -1)
+def _cait_attention(cait: Any, patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+    """From the patches that enter the class-attention blocks."""
+    cls = cait.cls_token.expand(len(patches), -1, -1)
     *before, last = cait.blocks_token_only
     for block in before:
         cls = block(patches, cls)
@@ -237,6 +255,6 @@ def _cait_attention(cait: Any, images: Tensor) -> Float[Tensor, "b n"]:
     query = attention.q(tokens[:, :1]).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     key = attention.k(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(patches.device.type, enabled=False):
         weights = torch.softmax((query.to(wide) * attention.scale) @ key.to(wide).mT, dim=-1)
     return weights.mean((1, 2))[:, 1:]

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from pipelines import streams as host
 from pipelines.settings import Settings
-from raymask.distillation import ManifoldTerms, deit_soft_loss, hard_loss, manifold_terms, soft_loss
+from raymask.distillation import (
+    ManifoldTerms,
+    attention_loss,
+    deit_soft_loss,
+    hard_loss,
+    manifold_terms,
+    soft_loss,
+)
 from raymask.progress import Progress
 from raymask.schedules import Constant, Schedule
 from raymask.streams import Rng
@@ -27,12 +34,15 @@ class Lesson:
 
     student: logits of the token that is distilled; teacher: the frozen network's
     student_tokens, teacher_tokens: by pair of layers, the patches that the teacher saw
+    student_attention, teacher_attention: what [CLS] attends to in the last block, among these patches
     """
 
     student: Float[Tensor, "b c"]
     teacher: Float[Tensor, "b c"]
     student_tokens: tuple[Float[Tensor, "b n ds"], ...] = ()
     teacher_tokens: tuple[Float[Tensor, "b m dt"], ...] = ()
+    student_attention: Float[Tensor, "b n"] | None = None
+    teacher_attention: Float[Tensor, "b n"] | None = None
 
 
 class Nothing(Settings):
@@ -82,6 +92,28 @@ class Deit(Settings):
             return {"hard": hard_loss(lesson.student, lesson.teacher)}
         temperature = self.temperature(progress)
         return {"soft": deit_soft_loss(lesson.student, lesson.teacher, temperature=temperature)}
+
+
+class Attention(Settings):
+    """Soft logits, and the student's [CLS] to attend as the teacher's does among the patches that both saw.
+
+    The paper has a row of attention distillation but no formula, and no code of it is public: this is our
+    reading. `weight` is that of the attention beside the logits.
+    """
+
+    kind: Literal["attention"] = "attention"
+    alpha: Schedule = Constant(value=0.5)
+    temperature: Schedule = Constant(value=1.0)
+    weight: float = Field(default=1.0, ge=0)
+
+    def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
+        """The distilled parts of the loss by name; their sum is weighted by alpha."""
+        assert lesson.student_attention is not None and lesson.teacher_attention is not None
+        attention = attention_loss(lesson.student_attention, lesson.teacher_attention)
+        return {
+            "soft": soft_loss(lesson.student, lesson.teacher, temperature=self.temperature(progress)),
+            "attention": self.weight * attention,
+        }
 
 
 class Manifold(Settings):
@@ -141,4 +173,4 @@ class Manifold(Settings):
         return torch.from_numpy(drawn.astype(np.int64)).to(tokens.device, non_blocking=True)
 
 
-Objective = Annotated[Nothing | Soft | Hard | Deit | Manifold, Field(discriminator="kind")]
+Objective = Annotated[Nothing | Soft | Hard | Deit | Attention | Manifold, Field(discriminator="kind")]

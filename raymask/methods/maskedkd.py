@@ -22,10 +22,10 @@ from raymask.distillation import base_loss, combine
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
-from raymask.methods.kd_objectives import Layers, Lesson, Manifold, Nothing, Objective, Soft
+from raymask.methods.kd_objectives import Attention, Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
 from raymask.methods.method import Method, Network
-from raymask.methods.study import Studied, at, study, wide
+from raymask.methods.study import Studied, at, attention_at, study, wide
 from raymask.methods.views import check_single_views, draw_masks, drop_path_draws
 from raymask.mixing import Erasing, Mixing, erase, mix
 from raymask.progress import Progress
@@ -38,7 +38,7 @@ from raymask.teachers import Frozen, require_maskable
 
 
 class MaskedKD(Settings):
-    """Supervised distillation with a masked teacher; the paper's at 50 %; its augmentation is of the data's settings.
+    """Supervised distillation with a masked teacher; the paper's at 50 % (its crops are the data's to cut).
 
     classes: how many the labels tell apart; None takes the data's
     selector: the network whose attention chooses, where keep.source is network
@@ -101,10 +101,12 @@ class MaskedKDMethod(Method):
     def _check(self, body: VisionBackbone, image_size: tuple[int, int]) -> None:
         """Refuses before the first step what could never work."""
         blank, keep = torch.zeros(1, 3, *image_size), self.settings.keep
-        if isinstance(self.settings.objective, Manifold):
+        objective = self.settings.objective
+        if isinstance(objective, Manifold | Attention):
             require_maskable(self.teacher.network)
-            self.pairs = self.settings.objective.pairs(body.depth, len(self.teacher.network.blocks))
             check_grids(body.grid(*image_size), self.teacher.grid(blank), resample=False)
+        if isinstance(objective, Manifold):
+            self.pairs = objective.pairs(body.depth, len(self.teacher.network.blocks))
         if keep.is_partial:
             target = self.teacher.grid(blank)
             check_grids(self._source_grid(blank), target, resample=keep.grids == "bilinear")
@@ -134,13 +136,16 @@ class MaskedKDMethod(Method):
         if isinstance(objective, Nothing):
             return report | self._report_masks(None, images, batch)
         visible = self._choose(images, student.attention, batch, progress, rng)
-        seen = self.teacher(images, visible, layers=self._layers(1))
+        attends = isinstance(objective, Attention)
+        seen = self.teacher(images, visible, layers=self._layers(1), attention=attends)
         with torch.autocast(images.device.type, enabled=False):
             lesson = Lesson(
                 distilled,
                 wide(seen.logits),
                 tuple(map(wide, at(student.layers, visible))),
                 tuple(map(wide, seen.tokens)),
+                attention_at(student.attention, visible) if attends else None,
+                seen.attention,
             )
             terms = objective.terms(lesson, progress, rng)
         kd = torch.stack(list(terms.values())).sum()
@@ -161,13 +166,15 @@ class MaskedKDMethod(Method):
     def _study(self, images: Tensor, batch: Batch, progress: Progress, rng: Rng) -> Studied:
         """The student's pass. A masked student is a baseline: the paper's Figure 5."""
         backbone, keep = self.student.backbone, self.settings.keep
+        attends = isinstance(self.settings.objective, Attention)
         return study(
             backbone,
             images,
             draw_masks(self.mask, batch, backbone, progress, rng).get("global"),
             kind=self.mask.kind,
             drop=drop_path_draws(backbone, batch, rng, views=range(len(batch.crops["global"]))),
-            attention=keep.is_partial and keep.source == "student",
+            attention=attends or (keep.is_partial and keep.source == "student"),
+            attention_gradient=attends,
             blocks=self._layers(0),
         )
 
@@ -255,10 +262,10 @@ def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
             f"mask.strategy.kind={mask.strategy.kind} needs a guide that runs before the student, but in "
             "method.kind=maskedkd the student runs first: set mask.views=none, or a mask without scores"
         )
-    if mask.views != "none" and mask.kind == "drop" and isinstance(settings.objective, Manifold):
+    if mask.views != "none" and mask.kind == "drop" and isinstance(settings.objective, Manifold | Attention):
         raise ValueError(
-            "objective.kind=manifold compares the tokens of both networks, but mask.kind=drop takes some "
-            "of the student's away: set mask.views=none"
+            f"objective.kind={settings.objective.kind} compares both networks patch by patch, but "
+            "mask.kind=drop takes some of the student's away: set mask.views=none"
         )
     if crops.local_crops.count:
         raise ValueError(

@@ -16,7 +16,8 @@ from raymask.masks import Masks, hide_pixels
 class Studied:
     """What came of the pass.
 
-    attention: of [CLS] in the last block, over all patches; 0 for those that the student did not see
+    attention: of [CLS] in the last block, over all patches; 0 for those that the student did not see. With
+        its gradient where that was asked for
     layers: patch tokens as the blocks asked for left them, in the order asked
     """
 
@@ -33,6 +34,7 @@ def study(
     kind: str,
     drop: Float[Tensor, "depth 2 r"] | None,
     attention: bool,
+    attention_gradient: bool = False,
     blocks: tuple[int, ...] = (),
 ) -> Studied:
     """One pass of the student, with its own patches hidden as `kind` says where there are masks."""
@@ -46,6 +48,7 @@ def study(
         visible=visible,
         drop=drop,
         attention=attention,
+        attention_gradient=attention_gradient,
         blocks=blocks,
     )
     row = extras.get("attention")
@@ -54,6 +57,11 @@ def study(
         row = row.new_zeros(len(row), rows * columns).scatter(1, visible, row)
     by_block = dict(zip(sorted(set(blocks)), extras["blocks"]))
     return Studied(tokens, row, tuple(by_block[block][:, backbone.prefix :] for block in blocks))
+
+
+def attention_at(row: Float[Tensor, "r n"], places: Int[Tensor, "r kept"] | None) -> Float[Tensor, "r kept"]:
+    """The attention to some places of each row; to all without."""
+    return row if places is None else row.gather(1, places)
 
 
 def at(layers: tuple[Tensor, ...], places: Int[Tensor, "r kept"] | None) -> tuple[Tensor, ...]:

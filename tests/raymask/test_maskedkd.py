@@ -10,9 +10,10 @@ import torch
 from pipelines.batch import Batch
 from pipelines.crops import Crops, LocalCrops, MultiCrop
 from raymask.config import Config
+from raymask.distillation import attention_loss
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
-from raymask.methods.kd_objectives import Deit, Hard, Manifold, Nothing, Soft
+from raymask.methods.kd_objectives import Attention, Deit, Hard, Manifold, Nothing, Soft
 from raymask.methods.keep import Keep
 from raymask.methods.labels import with_classes
 from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
@@ -26,7 +27,7 @@ from raymask.vit import Backbone
 RNG = Rng(seed=1, step=0)
 NOW = Progress(step=3, steps=20, steps_per_epoch=2)
 TEACHER = FrozenNetwork(name="deit_tiny_patch16_224", patch_size=8, dim=32, depth=3, heads=2)
-OBJECTIVES = [Nothing(), Soft(), Hard(), Deit(), Deit(hard=False), Manifold(tokens=20)]
+OBJECTIVES = [Nothing(), Soft(), Hard(), Deit(), Deit(hard=False), Attention(), Manifold(tokens=20)]
 
 
 def build(
@@ -82,10 +83,11 @@ def test_every_objective_learns_from_every_choice_of_patches(objective, source):
 )
 def test_every_family_of_teachers_can_be_masked(name):
     teacher = FrozenNetwork(name=name, patch_size=8, dim=32, depth=2, heads=2)
-    method = build(teacher=teacher, objective=Manifold(tokens=9))
-    report = method(batch(), NOW, RNG)
-    report["loss"].backward()
-    assert report["loss"].isfinite() and report["mask_ratio"] == 0.5
+    for objective in (Manifold(tokens=9), Attention()):
+        method = build(teacher=teacher, objective=objective)
+        report = method(batch(), NOW, RNG)
+        report["loss"].backward()
+        assert report["loss"].isfinite() and report["mask_ratio"] == 0.5
 
 
 def test_the_teacher_sees_what_the_student_attends_to_most():
@@ -136,6 +138,32 @@ def test_the_loss_weighs_labels_and_teacher_by_alpha():
         report = build(objective=Soft(alpha=alpha)).eval()(batch(), NOW, RNG)
         expected = (1 - alpha) * report["base"] + alpha * report["soft"]
         assert report["loss"].item() == pytest.approx(expected.item())
+
+
+def test_attention_is_compared_where_the_teacher_looks_and_moves_the_students_queries_and_keys():
+    method = build(objective=Attention(alpha=1.0, weight=3.0), views=1, mixing=Mixing()).eval()
+    with watched(method) as calls:
+        report = method(batch(views=1), NOW, RNG)
+    images, visible = calls[0]
+    ours = method.student.backbone(images, attention=True)[1]["attention"].gather(1, visible)
+    theirs = method.teacher(images, visible, attention=True).attention
+    ours, theirs = ours / ours.sum(1, keepdim=True), theirs / theirs.sum(1, keepdim=True)
+    expected = 3 * (theirs * (theirs / ours).log()).sum(1).mean()
+    assert report["attention"].item() == pytest.approx(expected.item())
+    assert report["loss"].item() == pytest.approx((report["soft"] + report["attention"]).item())
+    attention_loss(
+        method.student.backbone(images, attention=True, attention_gradient=True)[1]["attention"],
+        method.teacher(images, attention=True).attention,
+    ).backward()
+    last = method.student.backbone.vit.blocks[-1].attn.qkv.weight.grad
+    width = len(last) // 3
+    assert last[: 2 * width].abs().sum() > 0 and last[2 * width :].abs().sum() == 0
+
+
+def test_a_student_that_attends_as_its_teacher_has_nothing_to_learn_from_it():
+    rows = torch.rand(5, 9, dtype=torch.float64).softmax(1)
+    assert attention_loss(rows * 0.7, rows).item() == pytest.approx(0, abs=1e-12)
+    assert attention_loss(rows.flip(1), rows) > 0.01
 
 
 def test_chunks_of_a_batch_choose_the_same_patches_as_the_whole():
@@ -207,7 +235,19 @@ def test_half_precision_scores_are_compared_in_single():
         ({"mask": Mask(strategy={"kind": "attention"})}, "the student runs first"),
         (
             {"mask": Mask(kind="drop"), "objective": Manifold()},
-            "compares the tokens of both networks",
+            "objective.kind=manifold compares both networks patch by patch",
+        ),
+        (
+            {"mask": Mask(kind="drop"), "objective": Attention()},
+            "objective.kind=attention compares both networks patch by patch",
+        ),
+        (
+            {"teacher": TEACHER.model_copy(update={"patch_size": 4}), "objective": Attention()},
+            "same grid",
+        ),
+        (
+            {"teacher": FrozenNetwork(name="resnet18"), "objective": Attention(), "keep": Keep()},
+            "a frozen ResNet cannot drop patches and has no attention",
         ),
     ],
 )
