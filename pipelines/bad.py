@@ -10,8 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from pipelines.badlog import append_bad, log_of_rank, read_bad
 from pipelines.decode import BadSample, Cause, decode
@@ -104,10 +103,22 @@ class BadSamples:
 
 
 class Reader:
-    """Pixels of samples, each bad one replaced by the next good one of its shard. Thread-safe."""
+    """Pixels of samples, each bad one replaced by the next good one of its shard. Thread-safe.
 
-    def __init__(self, source: Source, order: Order, bad: BadSamples, *, max_pixels: int):
+    decode: what becomes of the encoded bytes, given those and max_pixels; raises BadSample
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        bad: BadSamples,
+        *,
+        max_pixels: int,
+        decode: Callable[[bytes, int], Any] = decode,
+    ):
         self._source, self._order, self.bad, self._max_pixels = source, order, bad, max_pixels
+        self._decode = decode
 
     def fetch(self, sample: int) -> bytes:
         """The encoded image. Raises BadSample where one file, ShardError where a shard is unusable."""
@@ -118,8 +129,9 @@ class Reader:
         except OSError as error:
             raise BadSample("unreadable") from error
 
-    def pixels(self, sample: int, clock: Callable[[str], None]) -> tuple[np.ndarray, int]:
-        """RGB pixels uint8 [h, w, 3] and the sample that they are of: `sample`, or what replaces it.
+    def pixels(self, sample: int, clock: Callable[[str], None]) -> tuple[Any, int]:
+        """What was decoded, by default RGB pixels uint8 [h, w, 3], and of which sample: `sample`, or what
+        replaces it.
 
         Which one is a pure function of the data. `clock(part)` is called as "read" and "decode" end.
         """
@@ -137,12 +149,12 @@ class Reader:
                 self.bad.name(one, used)
         raise ValueError(f"none of the {len(self._source)} images of the data set can be read")
 
-    def _decoded(self, sample: int, passed: list[int], clock: Callable[[str], None]) -> np.ndarray | None:
+    def _decoded(self, sample: int, passed: list[int], clock: Callable[[str], None]) -> Any:
         """The pixels of a sample, or None if it is bad, which is counted and noted in `passed`."""
         try:
             data = self.fetch(sample)
             clock("read")
-            pixels = decode(data, self._max_pixels)
+            pixels = self._decode(data, self._max_pixels)
             clock("decode")
             return pixels
         except BadSample as error:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.raw import Raw
+
 # v: views of a group   b: images of this batch   h, w: pixels
 
 
@@ -21,6 +23,8 @@ class Batch:
     positions: int64 [b], place of each image in the endless stream: step * global_batch + slot
     step: number of the global batch; `rows`: images in the whole global batch
     signature: order-free 64-bit sum over (sample, crop parameters) of these images, as a Python int
+    raw: what the loader left to the device, of which `pipelines.finish` makes `crops`; None where these are
+        there already
     """
 
     crops: dict[str, Tensor]
@@ -31,6 +35,7 @@ class Batch:
     step: int
     rows: int
     signature: int
+    raw: Raw | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -40,7 +45,13 @@ class Batch:
         names = ("labels", "samples", "epochs", "positions")
         move = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         crops = {name: crop.to(device, non_blocking=True) for name, crop in self.crops.items()}
-        return replace(self, crops=crops, **move)
+        raw = self.raw.to(device) if self.raw is not None else None
+        return replace(self, crops=crops, raw=raw, **move)
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that lies on the device."""
+        raw = self.raw.tensors() if self.raw is not None else []
+        return [*self.crops.values(), self.labels, self.samples, self.epochs, self.positions, *raw]
 
     def chunks(self, size: int) -> list["Batch"]:
         """The batch in consecutive parts of at most `size` images (for gradient accumulation).

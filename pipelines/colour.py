@@ -72,55 +72,42 @@ def solarise(planes, threshold):
             flat[i] = 255 - flat[i] if flat[i] >= threshold else flat[i]
 
 
-@njit(nogil=True)
-def _hue_level(red, green, blue, value, span):
-    """The hue of a pixel whose largest channel is `value`, in 256 levels a turn; 0 for a grey one."""
-    inverse = np.float32(max(span, 1))
-    to_red, to_green = np.float32(value - red) / inverse, np.float32(value - green) / inverse
-    to_blue = np.float32(value - blue) / inverse
-    if value == red:
-        sixths = to_blue - to_green
-    elif value == green:
-        sixths = np.float32(2.0 + to_red - to_blue)
-    else:
-        sixths = np.float32(4.0 + to_green - to_red)
-    turns = sixths / 6.0 + 1.0
-    turns = np.float32(turns - 1.0 if turns >= 1.0 else turns)
-    return np.int32(turns * 255.0)
+@njit(nogil=True, error_model="numpy")
+def _hue_sixths(red, green, blue, value, span):
+    """The hue of a pixel whose largest channel is `value`, in sixths of a turn, -1 to 5; 0 for a grey one."""
+    narrow = np.float32(1) / max(span, np.float32(1))
+    from_red = (green - blue) * narrow
+    from_green = np.float32(2) + (blue - red) * narrow
+    from_blue = np.float32(4) + (red - green) * narrow
+    return from_red if value == red else (from_green if value == green else from_blue)
 
 
 @njit(nogil=True)
-def _rgb_of(hue, saturation, value):
-    """Red, green and blue levels of a pixel in HSV levels."""
-    sixths = np.float32(hue) * 6.0 / 255.0
-    sector = np.int32(sixths)
-    part, share = np.float32(sixths - sector), np.float32(saturation / 255.0)
-    low = np.int32(value * (1.0 - share) + 0.5)
-    falling = np.int32(value * (1.0 - share * part) + 0.5)
-    rising = np.int32(value * (1.0 - share * (1.0 - part)) + 0.5)
-    if sector == 0 or sector == 6:
-        return value, rising, low
-    if sector == 1:
-        return falling, value, low
-    if sector == 2:
-        return low, value, rising
-    if sector == 3:
-        return low, falling, value
-    if sector == 4:
-        return rising, low, value
-    return value, low, falling
+def _of_hue(sixths, chroma, value):
+    """The level of the channel that has its maximum where `sixths`, taken modulo 6, is 2."""
+    place = sixths - np.float32(6) if sixths >= np.float32(6) else sixths
+    missing = min(max(min(place, np.float32(4) - place), np.float32(0)), np.float32(1))
+    return np.uint8(np.int32(value - chroma * missing + np.float32(0.5)))
 
 
 @njit(nogil=True, error_model="numpy")
 def shift_hue(planes, shift: float):
-    """Turns the hue by a share of a full turn, through HSV of 256 levels, in Pillow's mixed precision."""
+    """Turns the hue by a share of a full turn, through HSV of 256 levels as Pillow does.
+
+    Without branches, in single precision: an odd pixel comes out a level beside Pillow's.
+    """
     turn = np.int32(np.float64(shift) * 255.0)
     reds, greens, blues = planes[0].reshape(-1), planes[1].reshape(-1), planes[2].reshape(-1)
+    whole, levels, one = np.float32(6), np.float32(255), np.float32(1)
     for i in range(len(reds)):
-        red, green, blue = np.int32(reds[i]), np.int32(greens[i]), np.int32(blues[i])
-        value = max(red, green, blue)
-        span = value - min(red, green, blue)
-        hue = (_hue_level(red, green, blue, value, span) + turn) & 255
-        saturation = np.int32(np.float32(np.float32(span) / np.float32(value if value > 0 else 1)) * 255.0)
-        red, green, blue = _rgb_of(hue, saturation, value)
-        reds[i], greens[i], blues[i] = np.uint8(red), np.uint8(green), np.uint8(blue)
+        red, green, blue = np.float32(reds[i]), np.float32(greens[i]), np.float32(blues[i])
+        value = max(max(red, green), blue)
+        span = value - min(min(red, green), blue)
+        sixths = _hue_sixths(red, green, blue, value, span)
+        turns = (sixths + whole if sixths < np.float32(0) else sixths) * (one / whole)
+        hue = np.float32((np.int32(turns * levels) + turn) & 255) * (whole / levels)
+        saturation = np.float32(np.int32(span / max(value, one) * levels)) * (one / levels)
+        chroma = saturation * value
+        reds[i] = _of_hue(hue + np.float32(5), chroma, value)
+        greens[i] = _of_hue(hue + np.float32(3), chroma, value)
+        blues[i] = _of_hue(hue + np.float32(1), chroma, value)

@@ -1,7 +1,7 @@
 """Which images a run trains on and is judged by: the settings of the data, and how they are opened."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,9 @@ class Data(Settings):
     cache: where shards behind URLs are kept, and how much of them
     allow_pipe: whether `pipe:COMMAND` may run its command, whose output is kept in the cache
     crops: how views are cut from an image
+    augment: what the CPU does: everything (cpu), all but colours (split) or only decoding (device), the
+        training device doing the rest; auto measures as a run starts, where there is a GPU, and stays with it
+    hue: shifted through HSV, or faster by a linear turn of the chroma, where the device does the colours
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
     repeats: how often an image that is chosen for an epoch comes in it, cut anew (repeated augmentation); an
         epoch stays as long, and so holds one image in `repeats`, others each time
@@ -37,6 +40,8 @@ class Data(Settings):
     cache: Cache = Cache()
     allow_pipe: bool = False
     crops: MultiCrop = MultiCrop()
+    augment: Literal["auto", "cpu", "split", "device"] = "auto"
+    hue: Literal["hsv", "linear"] = "hsv"
     threads: int | None = Field(default=None, ge=0)
     repeats: int = Field(default=1, ge=1)
     shuffle_window: int = Field(default=4096, ge=1)

@@ -1,115 +1,217 @@
-"""Antialiased bicubic resizing of 8-bit planes, level for level as Pillow does it.
+"""Antialiased bicubic resizing as Pillow's, straight from the planes that an image is stored in.
 
-Pillow's rules: the cubic kernel with a = -0.5, widened by the shrink factor; weights normalised to a sum of
-one; columns first, then rows, each rounded to whole levels. (Pillow 13 takes rows first where these shrink
-much more; the levels in between then round otherwise, and that is all the difference.) Sums are in float32
-where Pillow has fixed point: about one value in 50,000 rounds to the next level.
+Pillow's rules: the cubic kernel with a = -0.5, widened by the shrink factor, over the pixels of the crop
+alone; weights normalised to a sum of one. Chroma of half resolution is brought to full by libjpeg's own rule
+(a triangle: 3/4 of the nearer sample, 1/4 of the next one), not in a pass of its own but within the weights.
+Sums are in float32 and rounded once, to the levels at the end, where Pillow rounds after each pass.
 
-The image is held turned, uint8 [3, width, height]: both passes then run along memory, 16 values at a time.
+Planes are held turned, float32 [width, height]: both passes then run along memory, 16 values at a time.
 """
 
 import numpy as np
 from numba import njit
 
-# w, h: sides of the image or crop   c: channels   n: outputs of an axis   k: taps
+# w, h: sides of the image or crop   n, m: sides of a view   k: taps
+
+# A picture is a tuple (first, second, third, across, down): three turned planes, and by how much the sides of
+# the second and third are smaller. across: 0 for red, green and blue; else luma and two chromas, whose
+# planes are empty where the image is grey.
 
 
 @njit(nogil=True)
-def turned(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [h, w, 3] to [3, w, h], a block at a time so that reads and writes both stay in the cache."""
-    height, width, channels = pixels.shape
-    planes = np.empty((channels, width, height), np.uint8)
-    for top in range(0, height, 32):
-        bottom = min(top + 32, height)
-        for x in range(width):
-            for c in range(channels):
-                for y in range(top, bottom):
-                    planes[c, x, y] = pixels[y, x, c]
-    return planes
+def transpose(rows: np.ndarray, columns: np.ndarray) -> None:
+    """[h, w] of any type to float32 [w, h], eight by eight: in order it is memory that takes the time."""
+    height, width = rows.shape
+    tall, wide = height - height % 8, width - width % 8
+    for y in range(0, tall, 8):
+        for x in range(0, wide, 8):
+            source, target = rows[y : y + 8, x : x + 8], columns[x : x + 8, y : y + 8]
+            for i in range(8):
+                for j in range(8):
+                    target[i, j] = np.float32(source[j, i])
+    for y in range(height):
+        for x in range(wide if y < tall else 0, width):
+            columns[x, y] = np.float32(rows[y, x])
+
+
+@njit(nogil=True)
+def turned(plane: np.ndarray) -> np.ndarray:
+    """uint8 [h, w] to float32 [w, h]."""
+    out = roomy(plane.shape[1], plane.shape[0])
+    transpose(plane, out)
+    return out
+
+
+@njit(nogil=True)
+def of_pixels(pixels: np.ndarray):
+    """The picture of uint8 [h, w, 3]."""
+    return turned(pixels[:, :, 0]), turned(pixels[:, :, 1]), turned(pixels[:, :, 2]), 0, 0
 
 
 @njit(nogil=True)
 def _cubic(x):
     x = abs(x)
-    if x < 1.0:
-        return (1.5 * x - 2.5) * x * x + 1.0
-    if x < 2.0:
-        return ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return 0.0
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return near if x < 1.0 else (far if x < 2.0 else 0.0)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def weights(pixels: int, full: int, start: int, count: int):
     """Resizing `pixels` to `full`: first pixel, taps and weights [n, k] of outputs `start` .. + `count`."""
     scale = pixels / full
     stretch = max(scale, 1.0)
-    reach = 2.0 * stretch
+    reach, narrow = 2.0 * stretch, 1.0 / stretch
     first, taps = np.empty(count, np.int64), np.empty(count, np.int64)
-    values = np.zeros((count, int(np.ceil(reach)) * 2 + 1), np.float32)
-    exact = np.empty(values.shape[1])
+    values = np.zeros((count, int(np.ceil(reach)) * 2 + 5), np.float32)
     for i in range(count):
         centre = (start + i + 0.5) * scale
-        first[i] = max(0, int(centre - reach + 0.5))
-        taps[i] = min(pixels, int(centre + reach + 0.5)) - first[i]
-        total = 0.0
-        for k in range(taps[i]):
-            exact[k] = _cubic((first[i] + k - centre + 0.5) / stretch)
-            total += exact[k]
-        for k in range(taps[i]):
-            values[i, k] = exact[k] / total
+        begin = max(0, int(centre - reach + 0.5))
+        first[i] = begin
+        taps[i] = min(pixels, int(centre + reach + 0.5)) - begin
+        total = np.float32(0.0)
+        row = values[i, : taps[i]]
+        offset = begin - centre + 0.5
+        for k in range(len(row)):
+            row[k] = _cubic((offset + k) * narrow)
+        for k in range(len(row)):
+            total += row[k]
+        for k in range(len(row)):
+            row[k] /= total
     return first, taps, values
 
 
-@njit(nogil=True, fastmath={"contract"})
-def _combine(rows, taps, values, total, out):
-    """out [m] = whole levels of the sum of the first `taps` rows of uint8 [*, m], weighted."""
-    half, top, zero = np.float32(0.5), np.float32(255), np.float32(0)
-    size = len(out)
-    for i in range(size):
-        total[i] = half
-    for k in range(
-        0, taps - 3, 4
-    ):  # four rows a pass, because loading and storing the sums costs more than summing
-        w, x, y, z = values[k], values[k + 1], values[k + 2], values[k + 3]
-        p, q, r, s = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
-        for i in range(size):
-            near = w * np.float32(p[i]) + x * np.float32(q[i])
-            total[i] += near + (y * np.float32(r[i]) + z * np.float32(s[i]))
-    for k in range(taps - taps % 4, taps):
-        w, p = values[k], rows[k]
-        for i in range(size):
-            total[i] += w * np.float32(p[i])
-    for i in range(size):
-        out[i] = np.uint8(np.int32(min(max(total[i], zero), top)))
-
-
 @njit(nogil=True)
-def _transpose(columns, rows):
-    """uint8 [w, h] to [h, w], in blocks."""
-    width, height = columns.shape
-    for left in range(0, width, 32):
-        right = min(left + 32, width)
-        for y in range(height):
-            for x in range(left, right):
-                rows[y, x] = columns[x, y]
+def _coarser(window, start, factor, pixels, smooth):
+    """The same weights over samples of which each stands for `factor` pixels of the whole image.
 
-
-@njit(nogil=True)
-def resize_window(planes, top, left, height, width, full, start, flip, out):
-    """The crop of turned planes, resized to `full` (h, w): its window from `start` on, as uint8 [3, n, m].
-
-    With `flip` the window is mirrored, which commutes with resizing.
+    window: weights over a crop that begins at pixel `start`; pixels: samples of the axis
+    smooth: whether samples are interpolated, two pixels each, or repeated
     """
-    out_height, out_width = out.shape[1:]
-    first_x, taps_x, values_x = weights(width, full[1], start[1], out_width)
-    first_y, taps_y, values_y = weights(height, full[0], start[0], out_height)
-    columns, rows = np.empty((out_width, height), np.uint8), np.empty((height, out_width), np.uint8)
-    total = np.empty(max(height, out_width), np.float32)
-    for c in range(3):
-        part = planes[c, left : left + width, top : top + height]
-        for x in range(out_width):
-            column = columns[out_width - 1 - x if flip else x]
-            _combine(part[first_x[x] :], taps_x[x], values_x[x], total, column)
-        _transpose(columns, rows)
-        for y in range(out_height):
-            _combine(rows[first_y[y] :], taps_y[y], values_y[y], total, out[c, y])
+    first, taps, values = window
+    count, most = len(first), values.shape[1] // factor + 7
+    begins, lengths, coarse = (
+        np.empty(count, np.int64),
+        np.empty(count, np.int64),
+        np.zeros((count, most), np.float32),
+    )
+    last = pixels - 1
+    for i in range(count):
+        low, high = (start + first[i]) // factor, (start + first[i] + taps[i] - 1) // factor
+        begin, end = (max(low - 1, 0), min(high + 1, last)) if smooth else (min(low, last), min(high, last))
+        begins[i], lengths[i] = begin, end - begin + 1
+        row = coarse[i]
+        for k in range(taps[i]):
+            pixel = start + first[i] + k
+            near, value = min(pixel // factor, last), values[i, k]
+            if smooth:
+                other = min(max(near - 1 + 2 * (pixel % 2), 0), last)
+                row[near - begin] += np.float32(0.75) * value
+                row[other - begin] += np.float32(0.25) * value
+            else:
+                row[near - begin] += value
+    return begins, lengths, coarse
+
+
+@njit(nogil=True, fastmath={"contract"})
+def combine(flat, start, step, taps, values, total):
+    """total [n] = the sum of `taps` stretches of float32 `flat`, `step` apart from `start` on, weighted.
+
+    Four at a time, because loading and storing the sums costs more than summing: `values` goes on with zeros
+    to a multiple of four, and `flat` lies in memory that holds finite numbers for a stretch beyond its end.
+    """
+    size = len(total)
+    for i in range(size):
+        total[i] = np.float32(0)
+    for k in range(0, taps, 4):
+        w, x, y, z = values[k], values[k + 1], values[k + 2], values[k + 3]
+        at = start + k * step
+        p, q = flat[at : at + size], flat[at + step : at + step + size]
+        r, s = flat[at + 2 * step : at + 2 * step + size], flat[at + 3 * step : at + 3 * step + size]
+        for i in range(size):
+            total[i] += (w * p[i] + x * q[i]) + (y * r[i] + z * s[i])
+
+
+@njit(nogil=True)
+def roomy(rows: int, columns: int) -> np.ndarray:
+    """Memory for float32 [rows, columns] for `combine`, with a row of zeros beyond its end."""
+    memory = np.empty((rows + 1) * columns, np.float32)
+    memory[rows * columns :] = np.float32(0)
+    return memory[: rows * columns].reshape(rows, columns)
+
+
+@njit(nogil=True)
+def _resize(plane, across, down, flip, out):
+    """A turned plane through the weights of both axes, into float32 [n, m]."""
+    first_x, taps_x, values_x = across
+    first_y, taps_y, values_y = down
+    height, width = out.shape
+    top, bottom = first_y[0], first_y[height - 1] + taps_y[height - 1]
+    columns, rows = np.empty((width, bottom - top), np.float32), roomy(bottom - top, width)
+    flat, stride = plane.reshape(-1), plane.shape[1]
+    for x in range(width):
+        combine(
+            flat,
+            first_x[x] * stride + top,
+            stride,
+            taps_x[x],
+            values_x[x],
+            columns[width - 1 - x if flip else x],
+        )
+    transpose(columns, rows)
+    flat = rows.reshape(-1)
+    for y in range(height):
+        combine(flat, (first_y[y] - top) * width, width, taps_y[y], values_y[y], out[y])
+
+
+@njit(nogil=True)
+def _moved(window, start):
+    first, taps, values = window
+    return first + start, taps, values
+
+
+@njit(nogil=True)
+def resize_window(picture, top, left, height, width, full, start, flip, out):
+    """The crop of a picture, resized to `full` (h, w): its window from `start` on, into float32 [3, n, m].
+
+    Red, green and blue, or luma and chroma, as the picture has them. With `flip` the window is mirrored,
+    which commutes with resizing.
+    """
+    across = weights(width, full[1], start[1], out.shape[2])
+    down = weights(height, full[0], start[0], out.shape[1])
+    _resize(picture[0], _moved(across, left), _moved(down, top), flip, out[0])
+    if picture[3] == 0:
+        coarse_x, coarse_y = _moved(across, left), _moved(down, top)
+    elif picture[1].size:
+        wide, tall = picture[1].shape
+        smooth = picture[3] == 1 or wide > 2  # libjpeg repeats samples where a row has so few
+        coarse_x = _coarser(across, left, picture[3], wide, smooth and picture[3] == 2)
+        coarse_y = _coarser(down, top, picture[4], tall, smooth and picture[4] == 2)
+    else:
+        out[1:] = np.float32(128)
+        return
+    _resize(picture[1], coarse_x, coarse_y, flip, out[1])
+    _resize(picture[2], coarse_x, coarse_y, flip, out[2])
+
+
+@njit(nogil=True)
+def _level(value):
+    return np.uint8(np.int32(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255))))
+
+
+@njit(nogil=True, fastmath={"contract"})
+def to_levels(values, coloured, levels):
+    """float32 [3, n, m] to whole levels of red, green and blue; from luma and chroma unless `coloured`."""
+    a, b, c = values[0].reshape(-1), values[1].reshape(-1), values[2].reshape(-1)
+    red, green, blue = levels[0].reshape(-1), levels[1].reshape(-1), levels[2].reshape(-1)
+    half, to_red, to_blue = np.float32(128), np.float32(1.402), np.float32(1.772)
+    green_b, green_r = np.float32(-0.344136), np.float32(-0.714136)
+    if coloured:
+        for i in range(len(a)):
+            red[i], green[i], blue[i] = _level(a[i]), _level(b[i]), _level(c[i])
+    else:
+        for i in range(len(a)):
+            u, v = b[i] - half, c[i] - half
+            red[i] = _level(a[i] + to_red * v)
+            green[i] = _level(a[i] + (green_b * u + green_r * v))
+            blue[i] = _level(a[i] + to_blue * u)

@@ -14,18 +14,16 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from pipelines.arena import Arena, Shape
 from pipelines.bad import BadSamples, Reader
 from pipelines.batch import Batch
 from pipelines.crew import Crew
 from pipelines.data import Data
-from pipelines.draws import VIEW, rules
 from pipelines.evaluation import evaluation_images
-from pipelines.native import native
 from pipelines.order import Order
+from pipelines.planes import plane_decoder
 from pipelines.remote.ahead import Ahead
-from pipelines.render import normalisation
 from pipelines.repeats import Repeated
+from pipelines.rows import RowMaker, Rows, row_maker
 from pipelines.source import Source
 from pipelines.streams import fold, stream
 
@@ -65,28 +63,23 @@ class _Clock:
         self._last = now
 
 
-class _Cutter:
-    """What all batches share: how views are drawn and rendered, and where pixels come from."""
+class _Filler:
+    """What all batches share: where pictures come from, how views are drawn and what becomes of them."""
 
-    def __init__(self, data: Data, reader: Reader, *, seed: int):
-        groups = (data.crops.global_crops, data.crops.local_crops)
-        self.rules = np.concatenate([rules(crops) for crops in groups])
-        self.affine = normalisation(data.crops)
-        self.cut = native().cut_augmented if self.rules["operations"].any() else native().cut
+    def __init__(self, reader: Reader, maker: RowMaker, *, seed: int):
+        self.reader, self.maker = reader, maker
         self.key = stream(seed, "crops")
-        self.reader = reader
         self.timings = _Timings()
 
-    def row(self, sample: int, epoch: int, slot: int, outs: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
-        """Fills row `slot`; the sample that was used, and the signature of it and its views.
+    def fill(self, rows: Rows, row: int, sample: int, epoch: int) -> tuple[int, int]:
+        """Fills a row; the sample that was used, and the signature of it and its views.
 
         The views are drawn for the sample that was asked for: a replacement is no copy of its regular turn.
         """
         clock = _Clock()
-        pixels, used = self.reader.pixels(sample, clock)
+        stored, used = self.reader.pixels(sample, clock)
         key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
-        views = np.zeros(len(self.rules), VIEW)
-        mark = self.cut(pixels, key, np.uint64(used), self.rules, self.affine, slot, views, *outs)
+        mark = rows.write(row, stored, key, np.uint64(used))
         clock("cut")
         self.timings.add(clock.seconds)
         return used, mark
@@ -95,23 +88,19 @@ class _Cutter:
 class _BatchJob:
     """One batch of this rank on its way: row i becomes the image at `positions[i]`."""
 
-    def __init__(
-        self, step: int, rows: int, positions: np.ndarray, order: Repeated, arena: Arena, cutter: _Cutter
-    ):
+    def __init__(self, step: int, rows: int, positions: np.ndarray, order: Repeated, filler: _Filler):
         self.step, self.positions, self.global_rows = step, positions, rows
         self.rows = len(positions)
-        self.crops = arena.take()
+        self.filled = filler.maker.take(self.rows)
         self.asked, self.epochs = order.locate(positions)
         self.samples = np.zeros_like(self.asked)
         self.signatures = np.zeros(self.rows, np.uint64)
-        self._cutter = cutter
-        none = np.empty((0, 1, 3, 1, 1), np.float32)
-        self._outs = (self.crops.arrays["global"], self.crops.arrays.get("local", none))
+        self._filler = filler
 
     def fill(self, row: int) -> None:
         """Reads, decodes and cuts the image of one row."""
-        self.samples[row], self.signatures[row] = self._cutter.row(
-            int(self.asked[row]), int(self.epochs[row]), row, self._outs
+        self.samples[row], self.signatures[row] = self._filler.fill(
+            self.filled, row, int(self.asked[row]), int(self.epochs[row])
         )
 
     def finish(self) -> "_BatchJob":
@@ -148,14 +137,10 @@ class Loader:
         self._order = Order(source.shard_sizes, seed, data.shuffle_window)
         self._repeated = Repeated(self._order, data.repeats)
         self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
-        reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels)
-        self._cutter = _Cutter(data, reader, seed=seed)
-        most = -(-batch // world)
-        shapes: dict[str, Shape] = {
-            name: (crops.count, most, 3, crops.height, crops.width)
-            for name, crops in data.crops.groups.items()
-        }
-        self._arena = Arena(shapes, pin=pin)
+        reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels, decode=plane_decoder())
+        mode = "cpu" if data.augment == "auto" else data.augment
+        maker = row_maker(mode, data.crops, most=-(-batch // world), pin=pin)
+        self._filler = _Filler(reader, maker, seed=seed)
         self._crew: Crew | None = None
         self._fetching: Ahead | None = None
 
@@ -183,7 +168,7 @@ class Loader:
         """Since the last call: `data_wait`, the seconds for which batches were waited for, and `read`,
         `decode` and `cut`, seconds summed over threads. As of now: `queue`, the batches that are ready, and
         `bad`, the distinct bad samples."""
-        seconds = self._cutter.timings.take()
+        seconds = self._filler.timings.take()
         named = {name: seconds[name] for name in ("data_wait", "read", "decode", "cut")}
         return {**named, "queue": self._crew.ready() if self._crew else 0, "bad": len(self.bad)}
 
@@ -200,7 +185,7 @@ class Loader:
             while True:
                 begun = time.perf_counter()
                 job = next(filled, None)
-                self._cutter.timings.add({"data_wait": time.perf_counter() - begun})
+                self._filler.timings.add({"data_wait": time.perf_counter() - begun})
                 if job is None:
                     return
                 yield self._batch_of(job)
@@ -214,11 +199,13 @@ class Loader:
             fetching.reach(self._repeated.place(done))
             positions = np.arange(step * self._batch, (step + 1) * self._batch)
             mine = positions[positions % self._world == self._rank]
-            yield _BatchJob(step, self._batch, mine, self._repeated, self._arena, self._cutter)
+            yield _BatchJob(step, self._batch, mine, self._repeated, self._filler)
 
     def _batch_of(self, job: _BatchJob) -> Batch:
+        crops, raw = job.filled.result()
         return Batch(
-            crops={name: crop[:, : job.rows] for name, crop in job.crops.tensors.items()},
+            crops=crops,
+            raw=raw,
             labels=torch.tensor([self._source.label(s) for s in job.samples.tolist()], dtype=torch.int64),
             samples=torch.from_numpy(job.samples),
             epochs=torch.from_numpy(job.epochs),

@@ -15,9 +15,13 @@ from numba import njit
 
 from pipelines import (
     blur,
+    canvas,
     colour,
     draws,
+    jpeg,
+    jpeg_library,
     kernels,
+    planes,
     randaugment,
     randaugment_affine,
     randaugment_pixels,
@@ -26,13 +30,22 @@ from pipelines import (
     streams,
 )
 from pipelines.draws import draw_views
-from pipelines.kernels import turned
+from pipelines.kernels import of_pixels
+from pipelines.planes import picture_of
 from pipelines.randaugment_pixels import augment as augment_levels
 from pipelines.randaugment_views import cut_augmented_views
-from pipelines.render import centre_views, cut_views, normalise, render_levels
+from pipelines.render import (
+    centre_views,
+    cut_levels,
+    cut_views,
+    level_views,
+    normalise,
+    place_picture,
+    render_levels,
+)
 
 _SOURCES = (
-    *(blur, colour, draws, kernels, render, streams),
+    *(blur, canvas, colour, draws, jpeg, jpeg_library, kernels, planes, render, streams),
     *(randaugment, randaugment_affine, randaugment_pixels, randaugment_views),
 )
 
@@ -43,6 +56,9 @@ class Native(NamedTuple):
     cut: `render.cut_views`; cut_augmented: `randaugment_views.cut_augmented_views`
     augment: `randaugment_pixels.augment`; centre: `render.centre_views`; draw: `draws.draw_views`
     view: `render.render_levels` of an image uint8 [h, w, 3], and `render.normalise` of that
+    levels: `render.cut_levels` of a stored picture; cut_levels: `render.level_views`
+    place: `render.place_picture`
+    jpeg_header, jpeg_bytes, jpeg_planes: `jpeg.header`, `jpeg.bytes_of`, `jpeg.planes`
     """
 
     cut: Callable
@@ -51,6 +67,12 @@ class Native(NamedTuple):
     centre: Callable
     draw: Callable
     view: Callable
+    levels: Callable
+    cut_levels: Callable
+    place: Callable
+    jpeg_header: Callable
+    jpeg_bytes: Callable
+    jpeg_planes: Callable
 
 
 @functools.cache
@@ -62,14 +84,16 @@ def native() -> Native:
 
 def _entry_points(digest: int) -> Native:
     @njit(nogil=True, cache=True)
-    def cut(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
+    def cut(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
         _ = digest
-        return cut_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out)
+        return cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out)
 
     @njit(nogil=True, cache=True)
-    def cut_augmented(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
+    def cut_augmented(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
         _ = digest
-        return cut_augmented_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out)
+        return cut_augmented_views(
+            data, frame, key, sample, rules, affine, slot, views, global_out, local_out
+        )
 
     @njit(nogil=True, cache=True)
     def augment(levels, operation, fill):
@@ -89,7 +113,40 @@ def _entry_points(digest: int) -> Native:
     @njit(nogil=True, cache=True)
     def view(pixels, drawn, affine, levels, out):
         _ = digest
-        render_levels(turned(pixels), drawn, levels)
+        render_levels(of_pixels(pixels), drawn, levels)
         normalise(levels, affine, out)
 
-    return Native(cut, cut_augmented, augment, centre, draw, view)
+    @njit(nogil=True, cache=True)
+    def levels(data, frame, drawn, out):
+        _ = digest
+        cut_levels(picture_of(data, frame), drawn, out)
+
+    @njit(nogil=True, cache=True)
+    def split(data, frame, key, sample, rules, slot, views, global_out, local_out):
+        _ = digest
+        return level_views(data, frame, key, sample, rules, slot, views, global_out, local_out)
+
+    @njit(nogil=True, cache=True)
+    def place(data, frame, key, sample, rules, views, out):
+        _ = digest
+        return place_picture(data, frame, key, sample, rules, views, out)
+
+    @njit(nogil=True, cache=True)
+    def jpeg_header(calls, struct, messages, data, frame):
+        _ = digest
+        return jpeg.header(calls, struct, messages, data, frame)
+
+    @njit(nogil=True, cache=True)
+    def jpeg_bytes(frame):
+        _ = digest
+        return jpeg.bytes_of(frame)
+
+    @njit(nogil=True, cache=True)
+    def jpeg_planes(calls, struct, messages, damage, frame, out):
+        _ = digest
+        return jpeg.planes(calls, struct, messages, damage, frame, out)
+
+    return Native(
+        *(cut, cut_augmented, augment, centre, draw, view, levels, split, place),
+        *(jpeg_header, jpeg_bytes, jpeg_planes),
+    )

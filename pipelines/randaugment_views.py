@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.draws import draw_views, signature
-from pipelines.kernels import turned
+from pipelines.planes import picture_of
 from pipelines.randaugment import draw_operations, sign_operations
 from pipelines.randaugment_pixels import augment
 from pipelines.render import colour_levels, cut_levels, normalise
@@ -23,10 +23,10 @@ def mean_levels(affine):
 
 
 @njit(nogil=True)
-def _render_group(planes, views, operations, affine, slot, out):
+def _render_group(picture, views, operations, affine, slot, out):
     levels, fill = np.empty(out.shape[2:], np.uint8), mean_levels(affine)
     for v in range(len(views)):
-        cut_levels(planes, views[v], levels)
+        cut_levels(picture, views[v], levels)
         for k in range(operations.shape[1]):
             augment(levels, operations[v, k], fill)
         colour_levels(views[v], levels)
@@ -34,15 +34,15 @@ def _render_group(planes, views, operations, affine, slot, out):
 
 
 @njit(nogil=True)
-def cut_augmented_views(pixels, key, sample, rules, affine, slot, views, global_out, local_out):
+def cut_augmented_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
     """`render.cut_views`, with the same arguments, for rules that ask for RandAugment.
 
     Its operations come after the flip and before the jitter. The signature covers them as well.
     """
-    draw_views(key, pixels.shape[0], pixels.shape[1], rules, views)
+    draw_views(key, frame[0], frame[1], rules, views)
     operations = draw_operations(key, rules)
-    planes = turned(pixels)
+    picture = picture_of(data, frame)
     split = global_out.shape[0]
-    _render_group(planes, views[:split], operations[:split], affine, slot, global_out)
-    _render_group(planes, views[split:], operations[split:], affine, slot, local_out)
+    _render_group(picture, views[:split], operations[:split], affine, slot, global_out)
+    _render_group(picture, views[split:], operations[split:], affine, slot, local_out)
     return sign_operations(signature(sample, views), operations)

@@ -6,7 +6,7 @@ is set by `prepare`, once, by the process that owns the run.
 
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -96,19 +96,26 @@ def describe(device: torch.device) -> str:
     return f"CPU ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
 
 
-def moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on `device`. On CUDA the next one is copied on a side stream while this one trains."""
+def moved(
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch]
+) -> Iterator[Batch]:
+    """The batches on `device`, after `finish` there (the device's share of augmentation).
+
+    On CUDA the next one is copied and finished on a side stream while this one trains.
+    """
     if device.type != "cuda":
-        return iter(batches)
-    return _moved_ahead(batches, device)
+        return map(finish, batches)
+    return _moved_ahead(batches, device, finish)
 
 
-def _moved_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def _moved_ahead(
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch]
+) -> Iterator[Batch]:
     stream = torch.cuda.Stream(device)
     ready: Batch | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            coming = batch.to(device)
+            coming = finish(batch.to(device))
         if ready is not None:
             yield ready
         # Waiting here, after the step that used `ready` was queued, lets that step and this copy overlap.
@@ -122,5 +129,5 @@ def _moved_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Bat
 def _belongs_to_current_stream(batch: Batch, device: torch.device) -> None:
     """Tells the allocator that the current stream uses the batch's memory, so it is not handed out early."""
     current = torch.cuda.current_stream(device)
-    for tensor in (*batch.crops.values(), batch.labels, batch.samples, batch.epochs, batch.positions):
+    for tensor in batch.tensors():
         tensor.record_stream(current)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipelines.batch import Batch
 from pipelines.loader import Loader
 from raymask import metrics, run, state
+from raymask.augment import finisher
 from raymask.bad import agree
 from raymask.config import build, to_tree
 from raymask.console import Console, Stopwatch
@@ -40,7 +41,7 @@ def fit(training: Training, folder: Path, context: RunContext) -> bool:
     """Trains from the host's latest checkpoint, whoever that is; whether it came to the end of the run."""
     plan, config = training.plan, training.config
     with _opened(training, folder, context) as live:
-        for batch in moved(live.loader, training.device):
+        for batch in moved(live.loader, training.device, finisher(config, training.dtype)):
             values = train_step(
                 training.parallel,
                 batch,
@@ -103,7 +104,7 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     live = _Live(training, folder, context, console, loader, running, Stopwatch(), start)
     with closing(console), closing(loader):
-        for remark in (said, training.evaluation.missing, *training.method.remarks()):
+        for remark in (said, training.remark, training.evaluation.missing, *training.method.remarks()):
             if remark is not None:
                 console.say(remark)
         agree(loader.bad, world=world, device=training.device)

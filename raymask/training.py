@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from pipelines.data import open_train_and_val
 from pipelines.source import Source
+from raymask.augment import with_augment
 from raymask.backbone import VisionBackbone
 from raymask.config import Config
 from raymask.device import autocast_dtype, compile_
@@ -28,6 +29,7 @@ class Training:
 
     method: the networks and their objective; parallel: the same, exchanging gradients among ranks
     dtype: what matrix products run in, or None for float32
+    remark: what there is to say on where crops are made, or None
     """
 
     config: Config
@@ -40,12 +42,14 @@ class Training:
     parallel: Parallel
     optimiser: Optimizer
     evaluation: Evaluation
+    remark: str | None = None
 
 
 def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     """The parts that a config asks for. Raises ValueError, in a sentence, where they do not fit together."""
     source, _ = open_train_and_val(config.data)
     config = with_classes(config, source)
+    config, remark = with_augment(config, source, world=world, device=device)
     images = config.data.epoch_length(len(source))
     steps = plan(config.train, images=images, evaluate_images=config.evaluate.every_images)
     method = build_method(config)
@@ -69,6 +73,7 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
         parallel=method if world.size == 1 else DistributedDataParallel(method, broadcast_buffers=False),
         optimiser=config.optim.build(method.student),
         evaluation=open_evaluation(config),
+        remark=remark,
     )
 
 

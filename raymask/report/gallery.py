@@ -67,7 +67,8 @@ def views(facts: Facts) -> Gallery:
 def _first_batch(facts: Facts) -> Batch:
     source, _ = open_train_and_val(facts.config.data)
     images = min(IMAGES, len(source))
-    loader = Loader(facts.config.data, source, batch=images, seed=facts.config.run.seed, steps=1)
+    data = facts.config.data.model_copy(update={"augment": "cpu"})  # the same crops, without a device
+    loader = Loader(data, source, batch=images, seed=facts.config.run.seed, steps=1)
     try:
         return next(iter(loader))
     finally:

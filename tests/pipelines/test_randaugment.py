@@ -9,6 +9,7 @@ from pipelines import randaugment as kinds
 from pipelines.crops import Crops, LocalCrops, MultiCrop, RandAugment
 from pipelines.draws import VIEW, rules
 from pipelines.native import native
+from pipelines.planes import of_pixels
 from pipelines.randaugment import OPERATION, draw_operations, strength
 from pipelines.render import normalisation
 from pipelines.streams import fold
@@ -131,7 +132,8 @@ def cut(crops: MultiCrop, key: int, *, entry: str) -> tuple[int, np.ndarray, np.
     views, none = np.zeros(len(table), VIEW), np.empty((0, 1, 3, 1, 1), np.float32)
     out = np.empty((crops.global_crops.count, 1, 3, 24, 24), np.float32)
     arguments = (np.uint64(key), np.uint64(3), table, normalisation(crops), 0, views, out, none)
-    return getattr(native(), entry)(picture(1, 50, 60), *arguments), views, out
+    stored = of_pixels(picture(1, 50, 60))
+    return getattr(native(), entry)(stored.data, stored.frame, *arguments), views, out
 
 
 def test_a_view_is_the_crop_then_its_operations_then_the_mean_and_spread():

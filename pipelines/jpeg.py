@@ -1,0 +1,146 @@
+"""JPEG straight to its planes, as they are stored: no chroma upsampling, no RGB. One native call, GIL-free.
+
+A file that the decoder warns of (bad codes, a premature end, bytes that nothing reads) is damaged: the
+library would fill in grey or repeat rows. So every warning that touches pixels counts as an error.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from pipelines import jpeg_library as lib
+
+# What `header` says of a file.
+PLANES, OTHER, BROKEN = range(3)
+
+# Numbers of a frame: sides in pixels, components, then the sampling and the size in blocks of each.
+FRAME = 15
+_YCBCR, _GREY = 3, 1
+_OK = 1
+
+
+@intrinsic
+def _call(typing, guarded, env, function, a, b, c):
+    """int64 guarded(env, function, a, b, c), all of them addresses or integers as uint64."""
+
+    def generate(context, builder, signature, values):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word] * 5)
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+
+    return types.int64(*[types.uint64] * 6), generate
+
+
+@intrinsic
+def _load(typing, address):
+    """The int32 at an address."""
+
+    def generate(context, builder, signature, values):
+        return builder.load(builder.inttoptr(values[0], ir.IntType(32).as_pointer()))
+
+    return types.int32(types.uint64), generate
+
+
+@njit(nogil=True)
+def _guarded(calls, function, b, c):
+    return _call(
+        calls[lib.GUARDED], calls[lib.ENV], calls[function], calls[lib.STRUCT], np.uint64(b), np.uint64(c)
+    )
+
+
+@njit(nogil=True)
+def _abort(calls):
+    _guarded(calls, lib.ABORT, 0, 0)
+
+
+@njit(nogil=True)
+def header(calls: np.ndarray, struct: np.ndarray, messages: np.ndarray, data: np.ndarray, frame: np.ndarray):
+    """Reads the header of `data` (uint8 [n]) into `frame` (int64 [FRAME]): PLANES, OTHER or BROKEN.
+
+    PLANES: `planes` can decode it, from the same data, next; OTHER: a JPEG of another colour space or
+    precision. The sides are filled in for both.
+    """
+    messages[:] = 0
+    _abort(calls)
+    if _guarded(calls, lib.MEM_SRC, data.ctypes.data, len(data)) == lib.FAILED:
+        return BROKEN
+    if _guarded(calls, lib.READ_HEADER, 1, 0) != _OK:
+        return BROKEN
+    messages[:] = 0  # what stands between the segments of a header is no matter of pixels
+    frame[0], frame[1] = struct[lib.HEIGHT // 4], struct[lib.WIDTH // 4]
+    count, colours = struct[lib.COMPONENTS // 4], struct[lib.COLOURS // 4]
+    frame[2] = count
+    if not ((count == 3 and colours == _YCBCR) or (count == 1 and colours == _GREY)):
+        return OTHER
+    if struct[lib.PRECISION // 4] != 8:
+        return OTHER
+    first = np.uint64(struct[lib.COMPONENT // 4 : lib.COMPONENT // 4 + 2].view(np.uint64)[0])
+    for c in range(count):
+        at = first + np.uint64(c * lib.COMPONENT_BYTES)
+        frame[3 + 4 * c] = _load(at + np.uint64(lib.H))
+        frame[4 + 4 * c] = _load(at + np.uint64(lib.V))
+        frame[5 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_WIDE))
+        frame[6 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_HIGH))
+    return PLANES if _is_usual(struct, frame) else OTHER
+
+
+@njit(nogil=True)
+def _is_usual(struct, frame):
+    """Whether luma has full resolution, and both chromas the same whole fraction of it."""
+    if frame[2] == 1:
+        return True
+    if frame[3] != struct[lib.MAX_H // 4] or frame[4] != struct[lib.MAX_V // 4]:
+        return False
+    if frame[7] != frame[11] or frame[8] != frame[12]:
+        return False
+    return frame[3] % frame[7] == 0 and frame[4] % frame[8] == 0
+
+
+@njit(nogil=True)
+def bytes_of(frame: np.ndarray) -> int:
+    """Bytes of all planes, in whole blocks, and of a row that is written in vain."""
+    total = 0
+    widest = 0
+    for c in range(frame[2]):
+        total += 64 * frame[5 + 4 * c] * frame[6 + 4 * c]
+        widest = max(widest, 8 * frame[5 + 4 * c])
+    return total + widest
+
+
+@njit(nogil=True)
+def planes(calls, struct, messages, damage, frame, out) -> bool:
+    """Decodes what `header` has read into `out` (uint8 [bytes_of(frame)]); whether it is sound.
+
+    The planes follow each other, each of 8 x blocks rows and columns.
+    """
+    count = frame[2]
+    struct[lib.OUT_COLOURS // 4] = struct[lib.COLOURS // 4]
+    struct[lib.RAW // 4] = 1
+    if _guarded(calls, lib.START, 0, 0) != _OK:
+        _abort(calls)
+        return False
+    deepest = struct[lib.MAX_V // 4] * 8
+    rows = np.empty((3, deepest), np.uint64)
+    groups = np.empty(3, np.uint64)
+    for c in range(3):
+        groups[c] = rows[c].ctypes.data
+    base = np.uint64(out.ctypes.data)
+    row = 0
+    while struct[lib.OUT_LINE // 4] < struct[lib.OUT_HEIGHT // 4]:
+        start = 0
+        for c in range(count):
+            stride, height, step = 8 * frame[5 + 4 * c], 8 * frame[6 + 4 * c], 8 * frame[4 + 4 * c]
+            for i in range(step):
+                y = row * step + i
+                rows[c, i] = base + np.uint64(start + y * stride if y < height else bytes_of(frame) - stride)
+            start += stride * height
+        if _guarded(calls, lib.READ_RAW, groups.ctypes.data, deepest) <= 0:
+            _abort(calls)
+            return False
+        row += 1
+    # Up to the end mark: what is left over shows most flipped bits, after which codes end too early or late.
+    if _guarded(calls, lib.FINISH, 0, 0) != _OK:
+        _abort(calls)
+        return False
+    return not (damage & (messages != 0)).any()
