@@ -91,7 +91,8 @@ def test_the_matrices_cut_what_pillow_cuts_within_45_decibels(size, flip, box):
         batch.raw.views[..., FIELDS.index(name)] = value
     got = levels(Finisher(crops)(batch).crops["global"][0, 0], crops).transpose(1, 2, 0)
     top, left, height, width = box
-    wanted = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC)
+    image = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height))
+    wanted = image.resize(size[::-1], Image.Resampling.BICUBIC)
     wanted = wanted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else wanted
     assert decibels(got, np.asarray(wanted)) > 45
 
@@ -121,8 +122,6 @@ def test_pictures_larger_than_the_first_guess_find_room():
         for row in (2, 0, 1):
             pixels = of_pixels(np.full((20, 30, 3), 50 * (row + 1), np.uint8))
             rows.write(row, pixels, np.uint64(row), np.uint64(row))
-                row, of_pixels(np.full((20, 30, 3), 50 * (row + 1), np.uint8)), np.uint64(row), np.uint64(row)
-            )
         _, raw = rows.result()
         for row in range(3):
             start = int(raw.starts[row])
