@@ -55,6 +55,19 @@ class BadSample(Exception):
 
 def decode(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB pixels of an encoded image, read-only. Raises BadSample."""
+    return pixels_of(load(data, max_pixels))
+
+
+def pixels_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB pixels of a loaded image, read-only. Raises BadSample."""
+    try:
+        return _rgb(image)
+    except _DAMAGE as error:
+        raise BadSample("broken image") from error
+
+
+def load(data: bytes, max_pixels: int) -> Image.Image:
+    """An encoded image, decoded, in the mode that its file has. Raises BadSample."""
     if not data:
         raise BadSample("zero bytes")
     try:
@@ -66,11 +79,12 @@ def decode(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
     if image.width * image.height > max_pixels:
         raise BadSample("too many pixels")
     try:
-        return _rgb(image)
+        image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadSample("too many pixels") from error
     except _DAMAGE as error:
         raise BadSample("broken image") from error
+    return image
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

@@ -14,8 +14,8 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import IO
 
-from pipelines.decode import BadSample, decode
-from pipelines.prepare import prepare
+from pipelines.decode import BadSample
+from pipelines.prepare import prepare, readable
 
 LENGTH = struct.Struct("<Q")
 GOOD, SAME, BAD = b"+", b"=", b"-"
@@ -90,7 +90,7 @@ class Hand:
 
 def _prepared(data: bytes, how: How) -> tuple[bytes, str]:
     if not how.store:
-        decode(data, how.max_pixels)
+        readable(data, how.max_pixels)
         return b"", ""
     return prepare(data, max_side=how.max_side, max_pixels=how.max_pixels, baseline=how.baseline)
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipelines.decode import decode
+from pipelines.decode import load, pixels_of
 
 # h, w: pixels
 
@@ -24,15 +24,23 @@ def prepare(data: bytes, *, max_side: int | None, max_pixels: int, baseline: boo
     applied nor kept). With `baseline`, a progressive or arithmetic-coded JPEG becomes a baseline 4:2:0 one of
     the quantisation it had. What is in another format becomes a lossless PNG.
     """
-    pixels = decode(data, max_pixels)
-    if max_side is not None and max(pixels.shape[:2]) > max_side:
-        return _shrunk(pixels, max_side), "jpg"
+    image = readable(data, max_pixels)
     extension = kind_of(data)
+    if max_side is not None and max(image.size) > max_side:
+        return _shrunk(pixels_of(image), max_side), "jpg"
     if baseline and extension == "jpg" and not is_sequential(data):
-        return _as_baseline(data, pixels), "jpg"
+        return _as_baseline(image), "jpg"
     if extension:
         return data, extension
-    return png(Image.fromarray(pixels)), "png"
+    return png(Image.fromarray(pixels_of(image))), "png"
+
+
+def readable(data: bytes, max_pixels: int) -> Image.Image:
+    """The decoded image. Raises BadSample unless `decode` could give its pixels."""
+    image = load(data, max_pixels)
+    if image.mode not in ("RGB", "L"):  # from other modes, the way to RGB can fail as well
+        pixels_of(image)
+    return image
 
 
 def kind_of(data: bytes) -> str | None:
@@ -60,11 +68,10 @@ def is_sequential(data: bytes) -> bool:
     return True
 
 
-def _as_baseline(data: bytes, pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
-        tables = getattr(image, "quantization", None) if image.mode in ("RGB", "L") else None
-        grey = image.mode == "L"
-    return _jpeg(Image.fromarray(pixels[:, :, 0] if grey else pixels), tables)
+def _as_baseline(image: Image.Image) -> bytes:
+    if image.mode in ("RGB", "L"):
+        return _jpeg(image, getattr(image, "quantization", None))
+    return _jpeg(Image.fromarray(pixels_of(image)), None)
 
 
 def _shrunk(pixels: UInt8[np.ndarray, "h w 3"], max_side: int) -> bytes:
