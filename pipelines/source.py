@@ -39,7 +39,8 @@ class Source(Protocol):
     """A data set: `len` images as they are stored.
 
     classes: their names, by label; labels: -1 where there is none
-    fingerprint: changes when the data do; stored_bytes: of the shards, or of the images where there are none
+    fingerprint: changes when the data do; that of a folder covers names, labels and sizes, not contents
+    stored_bytes: of the shards, or of the images where there are none
     """
 
     classes: list[str]
@@ -57,7 +58,10 @@ class Source(Protocol):
         ...
 
     def read(self, sample: int) -> bytes:
-        """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is."""
+        """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is.
+
+        Raises BadSample for one that must not be used, such as a link in a tar.
+        """
         ...
 
     def key(self, sample: int) -> str:

@@ -329,3 +329,22 @@ def test_a_shard_that_is_cut_while_it_is_read_stops_with_its_name(work):
     truncated(path)
     with pytest.raises(ShardError, match=r"a\.tar is truncated"):
         served(source, work / "bad_samples.jsonl")
+
+
+@pytest.mark.parametrize(("flips", "least"), [(1, 0.3), (4, 0.7), (16, 0.97)])
+def test_most_files_with_flipped_bytes_are_noticed(flips, least):
+    decoder = pytest.importorskip("pipelines.planes").plane_decoder()
+    if not pytest.importorskip("pipelines.jpeg_library").find_library():
+        pytest.skip("Pillow, which alone decodes here, does not pass on what libjpeg warns of")
+    files, rng = [encoded(picture(seed, 200, 260)) for seed in range(8)], np.random.default_rng(0)
+    seen = 0
+    for number in range(200):
+        broken = bytearray(files[number % 8])
+        for place in rng.integers(broken.rindex(b"\xff\xda") + 14, len(broken) - 2, flips):
+            broken[place] = rng.integers(256)
+        try:
+            decoder(bytes(broken), 1_000_000)
+        except BadSample:
+            seen += 1
+    assert seen >= least * 200
+    assert all(decoder(file, 1_000_000).height == 200 for file in files)
