@@ -4,8 +4,9 @@ Tolerances. The official pixels come from Pillow, which rounds to whole levels a
 (and from 13 on resizes rows before columns where rows shrink much more) and of its blur. `pipelines.render`
 has the same kernels but rounds once after the resize and once a direction of the blur. So each view is held
 to 1 level on average, where another resize is off by 2 (the other bicubic) to 5 (bilinear), to 16 levels at
-its worst value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop areas and aspects come
-from other random numbers: 0.02, as the case says; with 20,000 draws our own noise is well below that.
+its worst value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop areas and
+aspects come from other random numbers: 0.02, as the case says; with 20,000 draws our own noise is well
+below that.
 """
 
 import numpy as np
