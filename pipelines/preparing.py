@@ -8,10 +8,14 @@ from queue import SimpleQueue
 
 from pipelines.decode import BadSample
 from pipelines.hands import Hand, How, OwnHand
+from pipelines.planes import plane_decoder
+from pipelines.prepare import is_sequential, kind_of
 from pipelines.source import Source
 
 MANY = 500  # images from which processes are started: that takes as long as some hundred images
 CHUNK = 16  # images of one task: enough to drown its overhead, few enough to bound the memory
+
+_Either = Hand | OwnHand
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Item:
 def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> Iterator[Item]:
     """The samples, ready to be stored, in the order given; a few chunks are worked on ahead.
 
-    A thread for each worker reads; where they are worth starting, it has a process to decode and encode.
-    Raises ShardError where a whole shard is unusable.
+    A thread for each worker reads and decodes; where it is worth it, a process does what Pillow must,
+    which would hold up the others. Raises ShardError where a whole shard is unusable.
     """
-    free = SimpleQueue[Hand | OwnHand]()
+    free = SimpleQueue[_Either]()
     hands = [Hand(how) if workers > 1 and len(samples) >= MANY else OwnHand(how) for _ in range(workers)]
     for hand in hands:
         free.put(hand)
@@ -38,7 +42,7 @@ def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> I
     with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
         try:
             for start in range(0, len(samples), CHUNK):
-                waiting.append(pool.submit(_prepare_chunk, source, samples[start : start + CHUNK], free))
+                waiting.append(pool.submit(_prepare_chunk, source, samples[start : start + CHUNK], how, free))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -51,18 +55,33 @@ def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> I
                 hand.close()
 
 
-def _prepare_chunk(source: Source, samples: list[int], free: "SimpleQueue[Hand | OwnHand]") -> list[Item]:
+def _prepare_chunk(source: Source, samples: list[int], how: How, free: "SimpleQueue[_Either]") -> list[Item]:
     hand = free.get()
     try:
-        return [_prepare(source, sample, hand) for sample in samples]
+        return [_prepare(source, sample, how, hand) for sample in samples]
     finally:
         free.put(hand)
 
 
-def _prepare(source: Source, sample: int, hand: Hand | OwnHand) -> Item:
+def _prepare(source: Source, sample: int, how: How, hand: _Either) -> Item:
     try:
-        return Item(sample, *hand.prepare(source.read(sample)))
+        return Item(sample, *ready(source.read(sample), how, hand))
     except BadSample as error:
         return Item(sample, b"", "", error.cause)
     except OSError:
         return Item(sample, b"", "", "unreadable")
+
+
+def ready(data: bytes, how: How, hand: _Either) -> tuple[bytes, str]:
+    """What to store of an image, and its extension. Raises BadSample.
+
+    A JPEG is decoded as the loader does it, strictly and without the GIL; most need no more than that.
+    """
+    if kind_of(data) == "jpg":
+        found = plane_decoder()(data, how.max_pixels)
+        if not how.store:
+            return b"", ""
+        fits = how.max_side is None or max(found.height, found.width) <= how.max_side
+        if fits and (is_sequential(data) or not how.baseline):
+            return data, "jpg"
+    return hand.prepare(data)

@@ -346,6 +346,18 @@ def test_bad_images_are_left_out_counted_and_named(tmp_path):
     assert quietly(root, tmp_path / "out", Packing(max_bad_fraction=0.2, shard_images=7)) == packed
 
 
+def test_a_damaged_jpeg_that_pillow_would_fill_in_is_left_out(tmp_path):
+    root = folder(tmp_path / "d", each=3)
+    data = bytearray(picture(7, size=(200, 200)))
+    middle = data.index(b"\xff\xda") + 300
+    data[middle : middle + 200] = b"\xff\xd3" * 100
+    (root / "cat" / "grey.jpg").write_bytes(data)
+    Image.open(root / "cat" / "grey.jpg").load()  # no error
+    for name, changes in (("kept", {}), ("shrunk", {"max_side": 8})):
+        packed = quietly(root, tmp_path / name, Packing(max_bad_fraction=0.5, **changes))
+        assert packed.bad == {"broken image": 1} and packed.splits[""].images == 6
+
+
 def test_too_many_bad_images_stop_the_pack_and_leave_only_their_names(tmp_path):
     root = spoiled(tmp_path / "d")
     with pytest.raises(
