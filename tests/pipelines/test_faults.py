@@ -15,7 +15,9 @@ from PIL import Image
 
 from pipelines.data import Data
 from pipelines.decode import BadSample, decode
+from pipelines.jpeg_library import find_library
 from pipelines.loader import Loader
+from pipelines.planes import plane_decoder
 from pipelines.source import ShardError, Source, open_source
 from tests.pipelines.pictures import encoded, picture
 from tests.pipelines.test_decode import a_png_that_claims, saved
@@ -130,7 +132,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("fault", BAD_BYTES)
 @pytest.mark.parametrize("form", ["tar", "folder"])
 def test_bytes_that_are_no_picture_are_replaced_counted_and_named(work, form, fault):
-    if fault == "flipped bytes" and not pytest.importorskip("pipelines.planes").find_library():
+    if fault == "flipped bytes" and find_library() is None:
         pytest.skip("Pillow, which alone decodes here, does not pass on what libjpeg warns of")
     data, cause = BAD_BYTES[fault]
     if form == "tar":
@@ -333,11 +335,10 @@ def test_a_shard_that_is_cut_while_it_is_read_stops_with_its_name(work):
 
 @pytest.mark.parametrize(("flips", "least"), [(1, 0.3), (4, 0.7), (16, 0.97)])
 def test_most_files_with_flipped_bytes_are_noticed(flips, least):
-    decoder = pytest.importorskip("pipelines.planes").plane_decoder()
-    if not pytest.importorskip("pipelines.jpeg_library").find_library():
+    if find_library() is None:
         pytest.skip("Pillow, which alone decodes here, does not pass on what libjpeg warns of")
     files, rng = [encoded(picture(seed, 200, 260)) for seed in range(8)], np.random.default_rng(0)
-    seen = 0
+    decoder, seen = plane_decoder(), 0
     for number in range(200):
         broken = bytearray(files[number % 8])
         for place in rng.integers(broken.rindex(b"\xff\xda") + 14, len(broken) - 2, flips):
