@@ -30,7 +30,7 @@ def shuffled(key: np.uint64, count: int) -> Int64[np.ndarray, " count"]:
     z = np.uint64(key) + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
     z = (z ^ (z >> np.uint64(30))) * MIX1
     z = (z ^ (z >> np.uint64(27))) * MIX2
-    return np.argsort(z ^ (z >> np.uint64(31)), kind="stable")
+    return np.argsort(z ^ (z >> np.uint64(31)))  # no two hashes are equal: any kind of sort gives the same
 
 
 @dataclass(frozen=True)

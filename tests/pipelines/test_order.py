@@ -1,6 +1,8 @@
 """The promises of the sample order."""
 
 import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.order import MAX_LANES, Order, shuffled
+from pipelines.reading import Reading
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=90).filter(any)
 WINDOWS = st.integers(1, 40)
@@ -124,6 +127,62 @@ def test_threads_that_ask_at_once_get_the_same_answers():
     for thread in threads:
         thread.join()
     assert all((found[number] == expected).all() for number in range(4))
+
+
+@given(
+    sizes=SIZES,
+    window=WINDOWS,
+    batch=st.integers(1, 50),
+    worlds=st.lists(st.integers(1, 64), min_size=2, max_size=4),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_a_run_that_changes_its_ranks_wherever_it_is_resumed_sees_the_same_global_batches(
+    sizes, window, batch, worlds, data
+):
+    steps = 2 * sum(sizes) // batch + 1
+    expected = Order(sizes, 5, window).locate(np.arange(steps * batch))[0].reshape(steps, batch)
+    cuts = sorted(
+        data.draw(st.lists(st.integers(0, steps), min_size=len(worlds) - 1, max_size=len(worlds) - 1))
+    )
+    for world, begin, end in zip(worlds, [0, *cuts], [*cuts, steps]):
+        order = Order(sizes, 5, window)  # each part is another process: it remembers nothing
+        for step in range(begin, end):
+            positions = np.arange(step * batch, (step + 1) * batch)
+            found = np.full(batch, -1)
+            for rank in range(world):
+                mine = positions % world == rank
+                found[mine] = order.locate(positions[mine])[0]
+            assert (found == expected[step]).all()
+
+
+@pytest.mark.parametrize(
+    ("shards", "each", "seconds"), [(1_281, 1_000, 0.1), (200_000, 10_000, 1.0)], ids=["ImageNet", "LAION"]
+)
+def test_a_seek_is_quick_at_any_size(shards, each, seconds):
+    sizes, position = np.full(shards, each), int(3.99 * shards * each)
+    Order([1], 0, 1).locate(np.arange(1))  # compiles the streams
+    times = []
+    for _ in range(3):
+        begun = time.process_time()
+        order = Order(sizes, 7, 4096)
+        samples, epochs = order.locate(np.arange(position, position + 256))
+        next(Reading(order, rank=3, world=8).needs(position))
+        times.append(time.process_time() - begun)
+    assert len(set(samples.tolist())) == 256 and set(epochs.tolist()) == {3}
+    assert min(times) < seconds
+
+
+def test_memory_is_the_same_after_any_number_of_shards():
+    order, held = Order([1000] * 20_000, 0, 64), []
+    tracemalloc.start()
+    for epoch in range(6):
+        for share in range(50):
+            position = (epoch * 50 + share) * len(order) // 50
+            order.locate(np.arange(position, position + 256))
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] < 1.05 * held[3] and held[-1] < 8e6
 
 
 def test_memory_does_not_grow_with_what_was_seen():
