@@ -29,6 +29,8 @@ Cause = Literal[
 # Formats read by Pillow's own code or a codec library; others (EPS, ...) can start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
+MAX_SCANS = 500  # a progressive JPEG of more is made to keep a decoder busy; honest ones have about ten
+
 # What Pillow's readers raise on damaged files, beside OSError.
 _DAMAGE = (
     OSError,
@@ -78,6 +80,8 @@ def load(data: bytes, max_pixels: int) -> Image.Image:
         raise BadSample("not an image") from error
     if image.width * image.height > max_pixels:
         raise BadSample("too many pixels")
+    if image.format == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise BadSample("broken image")
     try:
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

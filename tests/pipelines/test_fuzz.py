@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipelines.badlog import append_bad, read_bad
 from pipelines.decode import BadSample, decode
 from pipelines.formats.tar import BLOCK
 from pipelines.index import ShardError, index_bytes, parse_index
 from pipelines.manifest import NAME, Manifest, Shard, read_manifest, write_manifest
+from pipelines.planes import plane_decoder, plane_of
 from pipelines.scan import build_index
+from tests.pipelines.pictures import picture as photo
 from tests.pipelines.storage import picture, tar
+from tests.pipelines.test_decode import saved
 
 SECONDS = 5.0  # of processor time that no input of a few kilobytes may take
 MEGABYTES = 32  # that none may need, beside what it brings
@@ -209,3 +213,24 @@ def test_any_picture_is_decoded_within_its_limit_or_bad(examples, kind):
 
     whole = picture(1, kind=kind)
     fuzz(max(20, examples // 5), damaged(whole, places=list(range(0, min(len(whole), 64), 4))), read)
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_any_jpeg_gives_planes_within_their_limit_or_is_bad(examples, progressive):
+    decoder = plane_decoder()
+    whole = saved(Image.fromarray(photo(2, 40, 50)), "JPEG", progressive=progressive)
+    segments = [at for at in range(len(whole) - 1) if whole[at] == 0xFF and whole[at + 1]]
+    decoder(whole, MAX_PIXELS)  # what is compiled at first use takes its own time
+
+    def read(data: bytes) -> None:
+        try:
+            stored = decoder(data, MAX_PIXELS)
+        except BadSample:
+            return
+        assert 0 < stored.height * stored.width <= MAX_PIXELS
+        for number in range(int(stored.frame[2])):
+            assert plane_of(stored.data, stored.frame, number).size <= 4 * MAX_PIXELS
+
+    fuzz(examples, damaged(whole, places=segments), read)
+    assert decoder(whole, MAX_PIXELS).height == 40, "what came before leaves no trace"

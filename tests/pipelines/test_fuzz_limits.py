@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines.badlog import read_bad
-from pipelines.decode import BadSample, decode
+from pipelines.decode import decode
 from pipelines.index import parse_index
 from pipelines.manifest import read_manifest
+from pipelines.planes import plane_decoder
 from pipelines.scan import build_index
-from tests.pipelines.test_decode import a_png_that_claims
+from tests.pipelines.test_decode import a_png_that_claims, saved
 
 ROOT = Path(__file__).parents[2]
 MEMORY, SECONDS = 160 << 20, 60  # bytes beside what the imports took, and seconds of processor time
@@ -72,6 +74,10 @@ PICTURES = {
     "a TIFF with 2^32 strips": tiff((256, 4, 1, 9), (257, 4, 1, 9), (273, 4, (1 << 32) - 1, 8)),
 }
 
+PROGRESSIVE = saved(Image.new("RGB", (900, 900)), "JPEG", progressive=True)
+LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
+PICTURES["a JPEG of 4,000 scans"] = PROGRESSIVE[:-2] + LAST_SCAN * 4000 + PROGRESSIVE[-2:]
+
 RECORDS = b"6 a=b\n" * ((1 << 20) // 6)
 PAX = header(b"pax", b"x", b"%011o\0" % len(RECORDS)) + RECORDS + bytes(-len(RECORDS) % 512)
 HUGE = b"\x80" + (1 << 62).to_bytes(11, "big")
@@ -103,7 +109,10 @@ def outcome(read: Callable[[], object]) -> str:
 
 def outcomes(folder: Path) -> dict[str, str]:
     """What becomes of each input, in this process."""
-    found = {name: outcome(lambda data=data: decode(data, MAX_PIXELS)) for name, data in PICTURES.items()}
+    found = {}
+    for decoder, how in ((decode, "Pillow"), (plane_decoder(), "libjpeg")):
+        for name, data in PICTURES.items():
+            found[f"{name} by {how}"] = outcome(lambda data=data, of=decoder: of(data, MAX_PIXELS))
     for name, data in TARS.items():
         (folder / "a.tar").write_bytes(data)
         found[name] = outcome(lambda: build_index(folder / "a.tar"))
@@ -118,6 +127,7 @@ def outcomes(folder: Path) -> dict[str, str]:
 
 def limited(folder: Path) -> None:
     """Leaves the outcomes in a file, computed within the limits."""
+    plane_decoder()(saved(Image.new("RGB", (9, 9)), "JPEG"), 100)  # compiles, or loads what was compiled
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
@@ -138,13 +148,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("names", "ends"),
     [
-        (list(PICTURES), {BadSample.__name__, "value"}),
+        ([f"{name} by Pillow" for name in PICTURES], {"BadSample", "value"}),
+        ([f"{name} by libjpeg" for name in PICTURES], {"BadSample", "value"}),
         (list(TARS), {"ShardError", "value"}),
         (list(INDEXES), {"ValueError"}),
         (["a deep manifest"], {"ValueError"}),
         (["a log of 64 MiB without a line"], {"value"}),
     ],
-    ids=["pictures", "tars", "indexes", "manifest", "log"],
+    ids=["pillow", "libjpeg", "tars", "indexes", "manifest", "log"],
 )
 def test_inputs_made_to_cost_memory_or_time_cost_little_of_either(found, names, ends):
     assert {name: found[name] for name in names if found[name] not in ends} == {}
