@@ -26,7 +26,9 @@ def local(path: str) -> str:
 
 
 def public(url: str) -> str:
-    """The URL without user, password, query and fragment."""
+    """The URL without user, password, query and fragment; a local path as it is."""
+    if not is_remote(url):
+        return url
     scheme, _, rest = url.partition("://")
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = place.partition("/")
