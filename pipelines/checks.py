@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from pipelines.formats.beton import SUFFIX as BETON
 from pipelines.formats.ffcv import ffcv_disagrees
@@ -22,6 +23,8 @@ from pipelines.index import (
 )
 from pipelines.manifest import NAME, Shard
 from pipelines.scan import build_index
+
+# n: images of the shard
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,12 @@ def _index_problems(path: Path, stored: ShardIndex, scanned: ShardIndex | None, 
 
 
 def _equal(one: ShardIndex, other: ShardIndex) -> bool:
-    widths = [np.zeros(len(i)) if i.widths is None else i.widths for i in (one, other)]
     same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ARRAYS)
-    return same and one.names == other.names and np.array_equal(*widths)
+    return same and one.names == other.names and np.array_equal(_widths(one), _widths(other))
+
+
+def _widths(index: ShardIndex) -> Int64[np.ndarray, " n"]:
+    return np.zeros(len(index), dtype=np.int64) if index.widths is None else index.widths
 
 
 def open_as_it_is(path: Path) -> ShardSource | None:

@@ -104,7 +104,8 @@ def make_index(
     key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
     if not checksum:
         digest = hashlib.blake2b(quick.encode(), digest_size=DIGEST)
-        for array in (table, key_ends, key_bytes, *([] if widths is None else [widths])):
+        arrays: list[np.ndarray] = [table, key_ends, key_bytes]
+        for array in [*arrays, widths] if widths is not None else arrays:
             digest.update(array.tobytes())
         digest.update(json.dumps(names).encode() if names else b"")
         checksum = "scan:" + digest.hexdigest()
@@ -161,8 +162,8 @@ def _bytes(value: object) -> int:
 def _validate(index: ShardIndex) -> None:
     """Refuses an index whose numbers would lead outside its shard."""
     count = len(index.offsets)
-    numbers = (index.offsets, index.sizes, index.labels, index.key_ends)
-    numbers += () if index.widths is None else (index.widths,)
+    numbers = [index.offsets, index.sizes, index.labels, index.key_ends]
+    numbers += [] if index.widths is None else [index.widths]
     if any(array.dtype != np.int64 or array.shape != (count,) for array in numbers):
         raise ValueError("its columns have different lengths or types")
     if index.key_bytes.dtype != np.uint8 or index.key_bytes.ndim != 1:

@@ -93,9 +93,9 @@ def verify(path: str | Path, settings: Verify | None = None, *, progress: bool =
     if checked and not settings.fast:
         with Meter("decode", sum(one.images for one in checked), shown=progress) as meter:
             for one in checked:
-                source = open_as_it_is(one.expected.path) if one.images else None
-                if source is not None:
-                    _look(source, found, how, workers, meter)
+                shard = open_as_it_is(one.expected.path) if one.images else None
+                if shard is not None:
+                    _look(shard, found, how, workers, meter)
     for source in others:
         found.images += len(source)
         with Meter("read" if settings.fast else "decode", len(source), shown=progress) as meter:
