@@ -47,6 +47,7 @@ class ConvVisionBackbone(VisionBackbone):
         drop: Tensor | None = None,
         attention: bool = False,
         attention_block: int = -1,
+        attention_gradient: bool = False,
         last: int = 1,
         blocks: tuple[int, ...] = (),
         patches: bool = True,

@@ -144,7 +144,7 @@ class MaskedKDMethod(Method):
                 wide(seen.logits),
                 tuple(map(wide, at(student.layers, visible))),
                 tuple(map(wide, seen.tokens)),
-                attention_at(student.attention, visible) if attends else None,
+                attention_at(student.attention, visible),
                 seen.attention,
             )
             terms = objective.terms(lesson, progress, rng)

@@ -59,9 +59,9 @@ def study(
     return Studied(tokens, row, tuple(by_block[block][:, backbone.prefix :] for block in blocks))
 
 
-def attention_at(row: Float[Tensor, "r n"], places: Int[Tensor, "r kept"] | None) -> Float[Tensor, "r kept"]:
-    """The attention to some places of each row; to all without."""
-    return row if places is None else row.gather(1, places)
+def attention_at(row: Tensor | None, places: Int[Tensor, "r kept"] | None) -> Float[Tensor, "r kept"] | None:
+    """The attention to some places of each row [r, n], to all without; None where none was asked for."""
+    return row if row is None or places is None else row.gather(1, places)
 
 
 def at(layers: tuple[Tensor, ...], places: Int[Tensor, "r kept"] | None) -> tuple[Tensor, ...]:
