@@ -119,6 +119,8 @@ class Beton:
             return [b"%08d" % sample for sample in range(len(self))]
         column = self.rows[f"f{numbers[0]}"]
         inside = (column["size"] <= MAX_KEY) & (column["pointer"] <= self.length)
+        if int(column["size"][inside].sum()) > self.length:  # they overlap, which would multiply memory
+            raise ValueError("it is damaged: its names take more than the whole file")
         return [
             os.pread(self.file, size, place) if good else b"%08d" % sample
             for sample, (place, size, good) in enumerate(

@@ -10,11 +10,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.badlog import read_bad
 from pipelines.decode import decode
+from pipelines.formats.ffcv import BYTES, FIELD, HEADER, INT, rows_type
 from pipelines.index import parse_index
 from pipelines.manifest import read_manifest
 from pipelines.planes import plane_decoder
@@ -88,6 +90,22 @@ TARS = {
     "pax headers of half a million records": PAX * 3 + bytes(1024),
     "members that are all links": header(b"0.jpg", b"2", b"00000000000\0") * 20_000 + bytes(1024),
 }
+
+
+def overlapping_names(samples: int) -> bytes:
+    """A beton whose samples all have one long name, so that a small file would hold many long ones."""
+    kinds = [BYTES, INT, BYTES]
+    head, fields = np.zeros(1, HEADER), np.zeros(3, FIELD)
+    rows, names = np.zeros(samples, rows_type(kinds)), b"n" * 4096
+    fields["kind"], fields["name"] = kinds, [b"image", b"label", b"key"]
+    start = head.nbytes + fields.nbytes + rows.nbytes
+    rows["f2"]["pointer"], rows["f2"]["size"] = start, len(names)
+    head["version"], head["fields"], head["page"], head["samples"] = 2, 3, 1 << 21, samples
+    head["regions"] = start + len(names)
+    return head.tobytes() + fields.tobytes() + rows.tobytes() + names
+
+
+BETONS = {"a beton of overlapping names": overlapping_names(100_000)}
 DEEP = b"[" * 1_000_000
 INDEXES = {
     "a header of 2^63 bytes": (1 << 63).to_bytes(8, "little") + b"{}",
@@ -116,6 +134,9 @@ def outcomes(folder: Path) -> dict[str, str]:
     for name, data in TARS.items():
         (folder / "a.tar").write_bytes(data)
         found[name] = outcome(lambda: build_index(folder / "a.tar"))
+    for name, data in BETONS.items():
+        (folder / "a.beton").write_bytes(data)
+        found[name] = outcome(lambda: build_index(folder / "a.beton"))
     found |= {name: outcome(lambda data=data: parse_index(data)) for name, data in INDEXES.items()}
     (folder / "dataset.json").write_bytes(DEEP)
     found["a deep manifest"] = outcome(lambda: read_manifest(folder))
@@ -151,11 +172,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ([f"{name} by Pillow" for name in PICTURES], {"BadSample", "value"}),
         ([f"{name} by libjpeg" for name in PICTURES], {"BadSample", "value"}),
         (list(TARS), {"ShardError", "value"}),
+        (list(BETONS), {"ShardError"}),
         (list(INDEXES), {"ValueError"}),
         (["a deep manifest"], {"ValueError"}),
         (["a log of 64 MiB without a line"], {"value"}),
     ],
-    ids=["pillow", "libjpeg", "tars", "indexes", "manifest", "log"],
+    ids=["pillow", "libjpeg", "tars", "betons", "indexes", "manifest", "log"],
 )
 def test_inputs_made_to_cost_memory_or_time_cost_little_of_either(found, names, ends):
     assert {name: found[name] for name in names if found[name] not in ends} == {}
