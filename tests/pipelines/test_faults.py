@@ -17,8 +17,10 @@ from pipelines.data import Data
 from pipelines.decode import BadSample, decode
 from pipelines.jpeg_library import find_library
 from pipelines.loader import Loader
+from pipelines.pack import Packing, pack
 from pipelines.planes import plane_decoder
 from pipelines.source import ShardError, Source, open_source
+from pipelines.verify import verify
 from tests.pipelines.pictures import encoded, picture
 from tests.pipelines.test_decode import a_png_that_claims, saved
 from tests.pipelines.test_loader import SMALL
@@ -349,3 +351,12 @@ def test_most_files_with_flipped_bytes_are_noticed(flips, least):
             seen += 1
     assert seen >= least * 200
     assert all(decoder(file, 1_000_000).height == 200 for file in files)
+
+
+@pytest.mark.parametrize("fault", ["symbolic link", "path traversal", "duplicate key"])
+def test_what_is_replaced_in_training_is_left_out_of_a_pack_and_named_by_verify(work, fault):
+    append, cause = BAD_MEMBERS[fault]
+    path = tar(work / "a.tar", append)
+    packed = pack(path, work / "out", Packing(max_bad_fraction=0.2), progress=False)
+    assert packed.bad == {cause: 1} and len(open_source(work / "out")) == COUNT - 1
+    assert [why for _, _, why in verify(path, progress=False).bad] == [cause]
