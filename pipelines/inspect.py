@@ -17,6 +17,7 @@ from pipelines.names import printable
 from pipelines.order import shuffled
 from pipelines.plan import MAX_PIXELS
 from pipelines.prepare import kind_of
+from pipelines.remote.urls import public
 from pipelines.source import Source, open_source, open_splits
 from pipelines.streams import stream, uniform
 
@@ -65,13 +66,13 @@ class Contents:
 
 def inspect(path: str | Path, *, split: str | None = None, sample: int = SAMPLE, seed: int = 0) -> Contents:
     """What is in the data set at `path`. Raises ValueError where there is none, or several."""
-    return _contents(open_source(path, split=split), str(path), sample, seed)
+    return _contents(open_source(path, split=split), public(str(path)), sample, seed)
 
 
 def inspect_splits(path: str | Path, *, sample: int = SAMPLE, seed: int = 0) -> dict[str, Contents]:
     """What is in each of the data sets at `path`, by split; a single one has the name ""."""
     return {
-        split: _contents(source, f"{path} {split}".strip(), sample, seed)
+        split: _contents(source, f"{public(str(path))} {split}".strip(), sample, seed)
         for split, source in open_splits(path).items()
     }
 

@@ -8,7 +8,7 @@ assert found.whole
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
@@ -25,7 +25,7 @@ from pipelines.names import shown
 from pipelines.paths import expand
 from pipelines.plan import MAX_PIXELS
 from pipelines.preparing import Item, prepared
-from pipelines.remote.urls import is_remote
+from pipelines.remote.urls import is_remote, public
 from pipelines.settings import Settings
 from pipelines.source import SHARDS, Source, open_splits
 
@@ -81,11 +81,12 @@ class _Findings:
     bad: list[tuple[str, str, str]]
     shards: int = 0
     images: int = 0
+    known: dict[Path, dict[str, Shard]] = field(default_factory=dict)
 
 
 def verify(path: str | Path, settings: Verify | None = None, *, progress: bool = True) -> Verified:
     """Looks at all of the data set, or of the shard, at `path`. Raises ValueError where there is none."""
-    settings, found = settings or Verify(), _Findings([], [])
+    settings, found, name = settings or Verify(), _Findings([], []), public(str(path))
     workers = settings.workers or available_cores()
     shards, others = _parts(str(path), found)
     checked = _check_shards(shards, found, settings, workers, progress)
@@ -101,10 +102,9 @@ def verify(path: str | Path, settings: Verify | None = None, *, progress: bool =
         with Meter("read" if settings.fast else "decode", len(source), shown=progress) as meter:
             _look(source, found, None if settings.fast else how, workers, meter)
     if not found.shards and not found.images and not found.broken:
-        raise ValueError(f"{path} holds no images: there is nothing to verify")
-    return Verified(
-        str(path), found.shards, found.images, not settings.fast, tuple(found.broken), tuple(found.bad)
-    )
+        raise ValueError(f"{name} holds no images: there is nothing to verify")
+    broken, bad = tuple(found.broken), tuple(found.bad)
+    return Verified(name, found.shards, found.images, not settings.fast, broken, bad)
 
 
 def _parts(path: str, found: _Findings) -> tuple[list[Expected], list[Source]]:
@@ -143,13 +143,15 @@ def _shards(path: Path, found: _Findings) -> list[Expected]:
 
 
 def _known(folder: Path, found: _Findings) -> dict[str, Shard]:
-    """The shards that a folder's manifest names, by name."""
-    try:
-        manifest = read_manifest(folder)
-    except ValueError as error:
-        found.broken.append(str(error))
-        return {}
-    return {} if manifest is None else {shard.name: shard for shard in manifest.shards}
+    """The shards that a folder's manifest names, by name. It is read once, however many shards ask."""
+    if folder not in found.known:
+        found.known[folder] = {}
+        try:
+            manifest = read_manifest(folder)
+            found.known[folder] = {shard.name: shard for shard in manifest.shards} if manifest else {}
+        except ValueError as error:
+            found.broken.append(str(error))
+    return found.known[folder]
 
 
 def _check_shards(
