@@ -17,29 +17,32 @@ PASSES = 3
 
 
 @njit(nogil=True)
-def box(sigma: float) -> np.ndarray:
-    """float64 [odd]: one of the three passes; sums to one."""
+def box(sigma: float):
+    """One of the three passes: whole radius, weight of a whole pixel, and that of the partly covered one."""
     variance = sigma * sigma / PASSES
     whole = math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
     share = (2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance)
     share /= 6.0 * (variance - (whole + 1) ** 2)
-    kernel = np.ones(2 * whole + 3)
-    kernel[0] = kernel[-1] = share
-    return kernel / kernel.sum()
+    width = 2 * (whole + share) + 1
+    return whole, 1.0 / width, share / width
 
 
 @njit(nogil=True)
 def kernel(sigma: float) -> np.ndarray:
     """float32 [odd + 3]: what the three passes are together; sums to one. Then three zeros, for `combine`."""
-    one = box(sigma)
-    three = np.ones(1)
-    for _ in range(PASSES):
-        longer = np.zeros(len(three) + len(one) - 1)
-        for i in range(len(three)):
-            for j in range(len(one)):
-                longer[i + j] += three[i] * one[j]
-        three = longer
-    return np.concatenate((three, np.zeros(3))).astype(np.float32)
+    whole, weight, edge = box(sigma)
+    reach = whole + 1
+    taps, other = np.zeros(2 * PASSES * reach + 4, np.float32), np.zeros(2 * PASSES * reach + 4, np.float32)
+    taps[0] = 1
+    for turn in range(PASSES):
+        for i in range(2 * (turn + 1) * reach + 1):
+            total = 0.0
+            for j in range(2 * reach + 1):
+                if i - j >= 0:
+                    total += (edge if j == 0 or j == 2 * reach else weight) * taps[i - j]
+            other[i] = total
+        taps, other = other, taps
+    return taps
 
 
 @njit(nogil=True)

@@ -23,16 +23,31 @@ def _copy(plane, out):
 
 @njit(nogil=True)
 def _halved(plane, across, down, height, width, out):
-    """Means over the samples of a plane that fall on each two by two pixels; finer planes get coarser."""
+    """Means over the samples of a plane that fall on each two by two pixels; finer planes get coarser.
+
+    across, down: pixels of the picture that a sample stands for; height, width: of the picture
+    """
     rows, columns = (height + 1) // 2, (width + 1) // 2
     tall, wide = plane.shape
     for y in range(rows):
-        for x in range(columns):
-            total = 0
-            for i in range(2):
-                for j in range(2):
-                    total += plane[min((2 * y + i) // down, tall - 1), min((2 * x + j) // across, wide - 1)]
-            out[y * columns + x] = np.uint8((total + 2) // 4)
+        one, other = plane[min(2 * y // down, tall - 1)], plane[min((2 * y + 1) // down, tall - 1)]
+        into = out[y * columns : (y + 1) * columns]
+        whole = 0
+        if across == 1:
+            whole = width // 2
+            for x in range(whole):
+                left = np.int32(one[2 * x]) + np.int32(other[2 * x])
+                into[x] = np.uint8((left + np.int32(one[2 * x + 1]) + np.int32(other[2 * x + 1]) + 2) >> 2)
+        elif across == 2:
+            whole = columns
+            for x in range(whole):
+                into[x] = np.uint8((np.int32(one[x]) + np.int32(other[x]) + 1) >> 1)
+        for x in range(whole, columns):
+            left, right = min(2 * x // across, wide - 1), min((2 * x + 1) // across, wide - 1)
+            total = (
+                np.int32(one[left]) + np.int32(one[right]) + np.int32(other[left]) + np.int32(other[right])
+            )
+            into[x] = np.uint8((total + 2) >> 2)
 
 
 @njit(nogil=True)

@@ -10,13 +10,13 @@ from numba import njit
 # planes: uint8 [3, h, w], changed in place
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _luma(red, green, blue):
     """ITU-R 601 grey in whole levels (16-bit fixed point)."""
     return (np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _blend(level, grey, factor):
     """Between (factor below 1) or beyond (above 1) `grey` and `level`, clamped and truncated to a level."""
     value = np.float32(grey) + factor * np.float32(np.int32(level) - np.int32(grey))
@@ -72,7 +72,7 @@ def solarise(planes, threshold):
             flat[i] = 255 - flat[i] if flat[i] >= threshold else flat[i]
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, inline="always", error_model="numpy")
 def _hue_sixths(red, green, blue, value, span):
     """The hue of a pixel whose largest channel is `value`, in sixths of a turn, -1 to 5; 0 for a grey one."""
     narrow = np.float32(1) / max(span, np.float32(1))
@@ -82,7 +82,7 @@ def _hue_sixths(red, green, blue, value, span):
     return from_red if value == red else (from_green if value == green else from_blue)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _of_hue(sixths, chroma, value):
     """The level of the channel that has its maximum where `sixths`, taken modulo 6, is 2."""
     place = sixths - np.float32(6) if sixths >= np.float32(6) else sixths

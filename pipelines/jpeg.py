@@ -42,32 +42,38 @@ def _load(typing, address):
     return types.int32(types.uint64), generate
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _guarded(calls, function, b, c):
     return _call(
         calls[lib.GUARDED], calls[lib.ENV], calls[function], calls[lib.STRUCT], np.uint64(b), np.uint64(c)
     )
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _abort(calls):
     _guarded(calls, lib.ABORT, 0, 0)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
+def _forget(messages):
+    for number in range(len(messages)):
+        messages[number] = 0
+
+
+@njit(nogil=True, inline="always")
 def header(calls: np.ndarray, struct: np.ndarray, messages: np.ndarray, data: np.ndarray, frame: np.ndarray):
     """Reads the header of `data` (uint8 [n]) into `frame` (int64 [FRAME]): PLANES, OTHER or BROKEN.
 
     PLANES: `planes` can decode it, from the same data, next; OTHER: a JPEG of another colour space or
     precision. The sides are filled in for both.
     """
-    messages[:] = 0
+    _forget(messages)
     _abort(calls)
     if _guarded(calls, lib.MEM_SRC, data.ctypes.data, len(data)) == lib.FAILED:
         return BROKEN
     if _guarded(calls, lib.READ_HEADER, 1, 0) != _OK:
         return BROKEN
-    messages[:] = 0  # what stands between the segments of a header is no matter of pixels
+    _forget(messages)  # what stands between the segments of a header is no matter of pixels
     frame[0], frame[1] = struct[lib.HEIGHT // 4], struct[lib.WIDTH // 4]
     count, colours = struct[lib.COMPONENTS // 4], struct[lib.COLOURS // 4]
     frame[2] = count
@@ -97,7 +103,7 @@ def _is_usual(struct, frame):
     return frame[3] % frame[7] == 0 and frame[4] % frame[8] == 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def bytes_of(frame: np.ndarray) -> int:
     """Bytes of all planes, in whole blocks, and of a row that is written in vain."""
     total = 0
@@ -108,7 +114,7 @@ def bytes_of(frame: np.ndarray) -> int:
     return total + widest
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def planes(calls, struct, messages, damage, frame, out) -> bool:
     """Decodes what `header` has read into `out` (uint8 [bytes_of(frame)]); whether it is sound.
 
@@ -143,4 +149,7 @@ def planes(calls, struct, messages, damage, frame, out) -> bool:
     if _guarded(calls, lib.FINISH, 0, 0) != _OK:
         _abort(calls)
         return False
-    return not (damage & (messages != 0)).any()
+    damaged = 0
+    for number in range(len(messages)):
+        damaged += messages[number] * damage[number]
+    return damaged == 0

@@ -42,13 +42,13 @@ def turned(plane: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def of_pixels(pixels: np.ndarray):
     """The picture of uint8 [h, w, 3]."""
     return turned(pixels[:, :, 0]), turned(pixels[:, :, 1]), turned(pixels[:, :, 2]), 0, 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _cubic(x):
     x = abs(x)
     near = (1.5 * x - 2.5) * x * x + 1.0
@@ -136,7 +136,8 @@ def combine(flat, start, step, taps, values, total):
 def roomy(rows: int, columns: int) -> np.ndarray:
     """Memory for float32 [rows, columns] for `combine`, with a row of zeros beyond its end."""
     memory = np.empty((rows + 1) * columns, np.float32)
-    memory[rows * columns :] = np.float32(0)
+    for i in range(rows * columns, len(memory)):
+        memory[i] = np.float32(0)
     return memory[: rows * columns].reshape(rows, columns)
 
 
@@ -164,13 +165,13 @@ def _resize(plane, across, down, flip, out):
         combine(flat, (first_y[y] - top) * width, width, taps_y[y], values_y[y], out[y])
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _moved(window, start):
     first, taps, values = window
     return first + start, taps, values
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def resize_window(picture, top, left, height, width, full, start, flip, out):
     """The crop of a picture, resized to `full` (h, w): its window from `start` on, into float32 [3, n, m].
 
@@ -188,13 +189,16 @@ def resize_window(picture, top, left, height, width, full, start, flip, out):
         coarse_x = _coarser(across, left, picture[3], wide, smooth and picture[3] == 2)
         coarse_y = _coarser(down, top, picture[4], tall, smooth and picture[4] == 2)
     else:
-        out[1:] = np.float32(128)
+        for c in range(1, 3):
+            flat = out[c].reshape(-1)
+            for i in range(len(flat)):
+                flat[i] = np.float32(128)
         return
     _resize(picture[1], coarse_x, coarse_y, flip, out[1])
     _resize(picture[2], coarse_x, coarse_y, flip, out[2])
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _level(value):
     return np.uint8(np.int32(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255))))
 

@@ -52,7 +52,7 @@ def plane_of(data: np.ndarray, frame: np.ndarray, number: int):
     return data[start : start + stride * rows].reshape(rows, stride)[:height, :width]
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def picture_of(data: np.ndarray, frame: np.ndarray):
     """What `pipelines.kernels` resizes."""
     if frame[2] == INTERLEAVED:

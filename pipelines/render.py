@@ -95,7 +95,7 @@ def _render_all(picture, views, affine, slot, global_out, local_out):
         normalise(levels, affine, out)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
     """Draws the views of one image (`planes.Stored`) and renders them into row `slot` of the batch.
 
@@ -109,7 +109,7 @@ def cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, 
     return signature(sample, views)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def level_views(data, frame, key, sample, rules, slot, views, global_out, local_out):
     """`cut_views` without colours and normalisation: the same crops as levels, uint8 [v, b, 3, n, m]."""
     draw_views(key, frame[0], frame[1], rules, views)
@@ -120,7 +120,7 @@ def level_views(data, frame, key, sample, rules, slot, views, global_out, local_
     return signature(sample, views)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def place_picture(data, frame, key, sample, rules, views, out):
     """`cut_views` without any pixels cut: the views drawn, and the picture as it is in uint8 [bytes]."""
     draw_views(key, frame[0], frame[1], rules, views)
@@ -128,7 +128,7 @@ def place_picture(data, frame, key, sample, rules, views, out):
     return signature(sample, views)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def centre_views(pixels, full, affine, out):
     """The whole image resized to `full` (h, w), its centre cut and normalised into float32 [3, n, m]."""
     values, levels = np.empty(out.shape, np.float32), np.empty(out.shape, np.uint8)

@@ -1,101 +1,153 @@
-"""Images per second of one core: this loader beside the official DINO transforms, in one process.
+"""Images a second of one core: this loader in its three modes beside the others that a user could take.
 
-python -m tests.benchmarks.loader FOLDER [--images 128] [--small]
+python -m tests.benchmarks.loader FOLDER [--images 128] [--rounds 3] [--small] [--threads 2] [--plot FILE]
 
-Both read the same files and cut 2 x 224 + 8 x 96 (2 x 28 + 4 x 12 with --small). The official side is
-torchvision's transforms on Pillow images, one image after the other, without the cost of a DataLoader's
-processes. Time is CPU time of the process, so that other work on the machine matters less; the two alternate,
-and the best round of each counts.
+All read the same files and give DINO's views, 2 x 224 + 8 x 96 (2 x 28 + 4 x 12 with --small). What a mode
+leaves to the training device is not counted: it is what the GPU does while the CPU decodes. Time is CPU time
+of the process and of those that it starts, so that other work on the machine matters less. The loaders take
+turns, and the best round of each counts. Packages that are not installed are named and left out.
 """
 
 import argparse
-import io
+import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from PIL import Image, ImageFilter
-from torchvision import transforms
 
 from pipelines.crops import Crops, LocalCrops, MultiCrop
 from pipelines.loader import Data, Loader
 from pipelines.source import Source, open_source
+from tests.benchmarks import _loader_others as others
+from tests.benchmarks._loader_stages import floor, stages
+from tests.benchmarks._machine import machine
 
-ROUNDS = 4
-
-
-class OfficialBlur:
-    """Pillow's Gaussian blur with a radius of 0.1 to 2, with a probability."""
-
-    def __init__(self, probability: float):
-        self.probability = probability
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if torch.rand(()) >= self.probability:
-            return image
-        return image.filter(ImageFilter.GaussianBlur(float(torch.empty(()).uniform_(0.1, 2.0))))
+MODES = ("cpu", "split", "device")
+BATCH = 32
 
 
-def official(crops: MultiCrop) -> Callable[[Image.Image], list[torch.Tensor]]:
-    """The ten transforms of the paper's code (specification: `pipelines.crops`)."""
+@dataclass(frozen=True)
+class Contestant:
+    """A loader by name; `run` passes over that many images and returns the bytes that go to the device."""
 
-    def view(group: Crops, v: int) -> transforms.Compose:
-        jitter = transforms.ColorJitter(group.brightness, group.contrast, group.saturation, group.hue)
-        return transforms.Compose(
-            [
-                transforms.RandomResizedCrop(
-                    (group.height, group.width),
-                    group.scale,
-                    group.aspect,
-                    transforms.InterpolationMode.BICUBIC,
-                ),
-                transforms.RandomHorizontalFlip(group.flip),
-                transforms.RandomApply([jitter], group.jitter),
-                transforms.RandomGrayscale(group.grey),
-                OfficialBlur(group.per_view("blur")[v]),
-                transforms.RandomSolarize(group.solarise_threshold, group.per_view("solarise")[v]),
-                transforms.ToTensor(),
-                transforms.Normalize(crops.mean, crops.std),
-            ]
-        )
-
-    views = [view(group, v) for group in crops.groups.values() for v in range(group.count)]
-    return lambda image: [cut(image) for cut in views]
+    name: str
+    run: Callable[[int], int]
 
 
-def official_round(source: Source, crops: MultiCrop, images: int) -> float:
-    cut = official(crops)
-    begun = time.process_time()
-    for sample in range(images):
-        cut(Image.open(io.BytesIO(source.read(sample))).convert("RGB"))
-    return images / (time.process_time() - begun)
+def seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
-def our_round(source: Source, crops: MultiCrop, images: int) -> float:
-    loader = Loader(Data(crops=crops, threads=0), source, batch=32, seed=0, steps=images // 32)
-    begun = time.process_time()
-    for _ in loader:
-        pass
-    return images // 32 * 32 / (time.process_time() - begun)
+def ours(source: Source, crops: MultiCrop, mode: str, threads: int) -> Callable[[int], int]:
+    def run(images: int) -> int:
+        data = Data(crops=crops, threads=threads, augment=mode)
+        moved = 0
+        with Loader(data, source, batch=BATCH, seed=0, steps=images // BATCH) as loader:
+            for batch in loader:
+                moved += sum(tensor.nbytes for tensor in batch.tensors())
+        return moved
+
+    return run
+
+
+def contestants(source: Source, crops: MultiCrop, threads: int) -> list[Contestant]:
+    """Everyone that runs here, the official recipe first."""
+    found = [Contestant(name, run) for name, run in others.found(source, crops, batch=BATCH)]
+    return found + [Contestant(f"this loader, {mode}", ours(source, crops, mode, threads)) for mode in MODES]
+
+
+def compare(everyone: list[Contestant], images: int, rounds: int) -> dict[str, tuple[float, int]]:
+    """Images a CPU second (the best round) and bytes to the device an image, by name."""
+    best: dict[str, tuple[float, int]] = {}
+    for _ in range(rounds):
+        for one in everyone:
+            begun = seconds()
+            moved = one.run(images)
+            rate = images / (seconds() - begun)
+            best[one.name] = (max(rate, best.get(one.name, (0.0, 0))[0]), moved // images)
+    return best
+
+
+def scaling(source: Source, crops: MultiCrop, images: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """By mode: images a second of wall time with one thread and with two, taken in turn; the best of each."""
+    best = {mode: [0.0, 0.0] for mode in MODES}
+    for _ in range(rounds):
+        for mode in MODES:
+            for place, threads in enumerate((1, 2)):
+                begun = time.perf_counter()
+                ours(source, crops, mode, threads)(images)
+                rate = images / (time.perf_counter() - begun)
+                best[mode][place] = max(best[mode][place], rate)
+    return {mode: (one, two) for mode, (one, two) in best.items()}
+
+
+def table(results: dict[str, tuple[float, int]]) -> str:
+    """Markdown, in ascending order of speed."""
+    official = results[others.OFFICIAL][0]
+    rows = [
+        "| loader | images/s of a core | ratio | MB to the device an image |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, (rate, moved) in sorted(results.items(), key=lambda item: item[1][0]):
+        rows.append(f"| {name} | {rate:.1f} | {rate / official:.1f}x | {moved / 1e6:.2f} |")
+    return "\n".join(rows)
+
+
+def draw(results: dict[str, tuple[float, int]], limit: float, file: Path) -> None:
+    """A bar for each loader, and the limit that entropy decoding sets."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    named = sorted(results.items(), key=lambda item: item[1][0])
+    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(named) + 1.2), layout="constrained")
+    axes.barh([name for name, _ in named], [rate for _, (rate, _) in named], color="#4477aa")
+    axes.axvline(limit, color="#cc6677", linestyle="--", label="decoding alone")
+    axes.set_xlabel("images/s of one core")
+    axes.legend(loc="lower right")
+    figure.savefig(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="of this loader; 0 is the calling thread")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--no-scaling", action="store_true", help="leave out the two threads")
+    parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     source = open_source(asked.folder)
     small = MultiCrop(global_crops=Crops(size=28), local_crops=LocalCrops(count=4, size=12))
-    crops, images = small if asked.small else MultiCrop(), min(asked.images, len(source))
-    our_round(source, crops, 64)  # compiles, or loads what was compiled
-    rounds = [
-        (official_round(source, crops, images), our_round(source, crops, images)) for _ in range(ROUNDS)
-    ]
-    theirs, ours = (max(column) for column in zip(*rounds))
-    print(f"official transforms  {theirs:8.1f} images/s of CPU time")
-    print(f"this loader          {ours:8.1f} images/s of CPU time   {ours / theirs:.1f} times")
+    crops = small if asked.small else MultiCrop()
+    images = min(asked.images, len(source)) // BATCH * BATCH
+    print(f"{machine()}, {images} images of {source.stored_bytes / len(source) / 1e3:.0f} kB\n")
+    for mode in MODES:
+        begun = seconds()
+        ours(source, crops, mode, 0)(BATCH)
+        print(
+            f"first use of {mode}: {seconds() - begun:.1f} s of CPU time (compiled once, then kept on disk)"
+        )
+    results = compare(contestants(source, crops, asked.threads), images, asked.rounds)
+    print("\n" + table(results) + "\n")
+    limit = floor(source, images)
+    print(f"decoding to planes alone: {limit:.0f} images/s of a core")
+    for mode in MODES:
+        share = results[f"this loader, {mode}"][0] / limit
+        print(f"{mode}: {share:.0%} of that; {stages(source, crops, mode, images)}")
+    if not asked.no_scaling:
+        for mode, (one, two) in scaling(source, crops, images, asked.rounds).items():
+            print(f"{mode}: {one:.0f} images/s with one thread, {two:.0f} with two: {two / one:.2f} times")
+    print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    if asked.plot:
+        draw(results, limit, asked.plot)
 
 
 if __name__ == "__main__":
