@@ -291,6 +291,32 @@ def test_flipped_bytes_are_an_error_or_stay_inside_the_file(packed, data):
     assert (offsets >= 0).all() and (sizes >= 0).all() and (offsets + sizes <= len(content)).all()
 
 
+def test_a_damaged_image_in_a_beton_is_replaced_and_not_black(packed, tmp_path):
+    def change(data: bytearray) -> None:
+        place = data.index(b"\xff\xd8\xff")
+        data[place + 100 : place + 300] = bytes(200)
+
+    source = open_source(_damaged(packed, tmp_path, change))
+    settings = Data(crops=CROPS, threads=1, max_bad_fraction=0.2)
+    with Loader(settings, source, batch=7, seed=0, steps=1) as loader:
+        (batch,) = list(loader)
+        assert loader.take_timings()["bad"] == 1
+    assert (batch.crops["global"].std(dim=(-2, -1)) > 0.01).all()
+
+
+def test_reading_betons_imports_no_ffcv_and_sets_no_threads(packed):
+    script = (
+        "import sys, torch\ntorch.set_num_threads(3)\n"
+        "from pipelines.source import open_source\n"
+        "source = open_source(sys.argv[1])\n[source.read(n) for n in range(len(source))]\n"
+        "assert torch.get_num_threads() == 3 and 'ffcv' not in sys.modules and 'cv2' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(packed / "beton")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_tars_and_betons_in_one_folder_are_refused(packed, tmp_path):
     shard(tmp_path / "a.tar")
     _damaged(packed, tmp_path, lambda data: None)
