@@ -144,7 +144,7 @@ class MaskedKDMethod(Method):
                 wide(seen.logits),
                 tuple(map(wide, at(student.layers, visible))),
                 tuple(map(wide, seen.tokens)),
-                attention_at(student.attention, visible),
+                attention_at(student.attention if attends else None, visible),
                 seen.attention,
             )
             terms = objective.terms(lesson, progress, rng)
