@@ -420,10 +420,11 @@ def test_two_packs_into_one_folder_at_once_are_refused(tmp_path):
 RUN = """
 import resource, signal, sys
 from pipelines.pack import Packing, pack
-if len(sys.argv) > 3:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+if len(sys.argv) > 4:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
 try:
-    print(pack(sys.argv[1], sys.argv[2], Packing(shard_images=5), workers=2, progress=False))
+    packing = Packing(shard_images=5, format=sys.argv[3])
+    print(pack(sys.argv[1], sys.argv[2], packing, workers=2, progress=False))
 except ValueError as error:
     sys.exit(str(error))
 """
@@ -438,23 +439,26 @@ def photos(root: Path, count: int = 60) -> Path:
     return root
 
 
-@pytest.mark.parametrize("shards", [0, 1, 5])
-def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path, shards):
+@pytest.mark.parametrize(
+    ("shards", "form"), [(0, "webdataset"), (1, "webdataset"), (5, "webdataset"), (3, "ffcv")]
+)
+def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path, shards, form):
     root, out = photos(tmp_path / "d"), tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(root), str(out)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", RUN, str(root), str(out), form]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (out / JOURNAL).exists() or len(list(out.glob("*.tar"))) < shards:
+    while not (out / JOURNAL).exists() or len(list(out.glob("*[rn]"))) < shards:  # .tar, .beton
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in sorted(out.glob("*.tar"))[:-1]}
+    kept = {path: path.stat().st_mtime_ns for path in sorted(out.glob("*[rn]"))[:-1]}
     assert not (out / "dataset.json").exists()
     with pytest.raises(ValueError, match="was not finished: run the same pack again"):
         open_source(out)
-    quietly(root, out, Packing(shard_images=5))
+    quietly(root, out, Packing(shard_images=5, format=form))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    quietly(root, tmp_path / "whole", Packing(shard_images=5))
+    quietly(root, tmp_path / "whole", Packing(shard_images=5, format=form))
     assert files(out) == files(tmp_path / "whole")
 
 
@@ -495,13 +499,13 @@ def test_half_of_another_pack_is_refused(tmp_path):
     assert files(out) == before
 
 
+@pytest.mark.parametrize("form", ["webdataset", "ffcv"])
 @pytest.mark.parametrize("limit", [100, 30_000])
-def test_a_disk_that_takes_no_more_is_one_sentence_and_nothing_half_written(tmp_path, limit):
+def test_a_disk_that_takes_no_more_is_one_sentence_and_nothing_half_written(tmp_path, limit, form):
     """A limit on file sizes stands in for a full disk: the kernel refuses the write in the same way."""
     root, out = photos(tmp_path / "d", count=20), tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(root), str(out), str(limit)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", RUN, str(root), str(out), form, str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot write to {out}: File too large;") and done.stderr.count("\n") == 1
     assert not out.exists()
