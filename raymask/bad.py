@@ -18,9 +18,9 @@ def agree(bad: BadSamples, *, world: World, device: torch.device) -> None:
     number and not merely counted, since several ranks may meet the same one.
     """
     fresh = bad.fresh()
-    counts = torch.zeros(world.size, dtype=torch.int64, device=device)
-    counts[world.rank] = len(fresh)
-    counts = sum_across(counts).tolist()
+    mine = torch.zeros(world.size, dtype=torch.int64, device=device)
+    mine[world.rank] = len(fresh)
+    counts = sum_across(mine).tolist()
     if sum(counts):
         table = torch.zeros(sum(counts), 2, dtype=torch.int64)
         begin = sum(counts[: world.rank])
