@@ -33,7 +33,7 @@ lint: $(STAMP)
 	$(RUN) -m mypy pipelines raymask
 
 bench: $(STAMP)
-	for name in step mask_speed masked_teacher convvit; do echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; done
+	for name in step mask_speed masked_teacher convvit order; do echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; done
 	[ -z "$(DATA)" ] || $(RUN) -m tests.benchmarks.loader "$(DATA)"
 
 ffcv: $(FFCV)

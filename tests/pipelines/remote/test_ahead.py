@@ -74,6 +74,7 @@ def test_a_node_fetches_its_own_lanes_only(bucket, tmp_path):
             assert len(fetched(server)) <= SHARDS // 4 + 16  # shards that an edge of a lane cuts count twice
 
 
+@pytest.mark.slow
 def test_a_cache_smaller_than_the_data_changes_nothing(bucket, tmp_path):
     local = open_source(bucket / "set")
     size = max(shard.bytes for shard in local.shards)

@@ -2,13 +2,18 @@
 
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
+from pipelines.pack import pack
+from pipelines.plan import Packing
 from pipelines.remote import download, retry
 from pipelines.source import ShardError, open_source
+from pipelines.verify import Verify, verify
 from tests.pipelines.remote.server import FAULTS, Reply, serving
 from tests.pipelines.remote.walking import IMAGES, cache, packed, walk
+from tests.pipelines.storage import folder
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +185,38 @@ def test_nothing_behind_a_url_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with serving(tmp_path) as server, pytest.raises(ValueError, match=r"/empty is no packed data set"):
         open_source(f"{server.url}/empty", cache=cache(tmp_path / "cache"))
+
+
+def test_several_folders_behind_urls_are_one_data_set(tmp_path):
+    for number, classes in enumerate([("ant", "bee"), ("cow", "dog")]):
+        images = folder(tmp_path / f"images{number}", classes=classes, each=12)
+        pack(images, tmp_path / "bucket" / f"set{number}", Packing(shard_images=4), workers=0)
+    local = open_source([tmp_path / "bucket" / f"set{number}" for number in range(2)])
+    with serving(tmp_path / "bucket") as server:
+        urls = [f"{server.url}/set{number}" for number in range(2)]
+        source = open_source(urls, cache=cache(tmp_path / "cache"))
+        assert source.classes == ["ant", "bee", "cow", "dog"]
+        assert walk(source, steps=6) == walk(local, steps=6)
+
+
+def test_verify_reads_remote_shards_and_finds_the_bad_one(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = shutil.copytree(bucket, tmp_path / "copy")
+    with serving(copy) as server:
+        assert verify(f"{server.url}/set", Verify(fast=True), progress=False).whole
+        shard = sorted((copy / "set").glob("*.tar"))[5]
+        shard.write_bytes(shard.read_bytes().replace(b"JFIF", b"JFIX"))
+        shutil.rmtree(tmp_path / "cache")
+        found = verify(f"{server.url}/set", Verify(fast=True), progress=False)
+        assert not found.whole and any(f"{shard.name} is not the one" in one for one in found.broken)
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_protocol_that_is_not_installed_is_named_with_what_to_install(tmp_path):
+    with pytest.raises(ValueError, match=r"gs:// is not installed: pip install 'raymask\[gs\]'"):
+        open_source("gs://bucket/set", cache=cache(tmp_path))
+
+
+def test_an_unknown_protocol_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"fsspec does not know gopher://"):
+        open_source("gopher://bucket/set", cache=cache(tmp_path))

@@ -59,7 +59,9 @@ def proxy(moto, monkeypatch) -> Iterator[Server]:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] * (name != "cut")) for name in FAULTS]
+)
 def test_a_fault_of_the_bucket_delays_and_changes_nothing(fault, bucket, proxy, tmp_path):
     proxy.fault = FAULTS[fault]
     source = open_source("s3://data/set", cache=cache(tmp_path))
