@@ -5,12 +5,14 @@ to its output, each with its length in front. Nothing is pickled; it ends with i
 started it is killed. One that a damaged image brings down costs that image, and is replaced.
 """
 
+import fcntl
 import json
 import os
 import struct
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO
 
@@ -54,7 +56,10 @@ class Hand:
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self, data: bytes) -> tuple[bytes, str]:
-        """As `pipelines.prepare.prepare`. Raises BadSample, also where the process dies of the image."""
+        """As `pipelines.prepare.prepare`. Raises BadSample, also where the image kills the process.
+
+        Raises RuntimeError where the process fails by itself, after it has said why on standard error.
+        """
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -62,7 +67,10 @@ class Hand:
             process.stdin.flush()
             state, said, stored = process.stdout.read(1), _receive(process.stdout), _receive(process.stdout)
         except (EOFError, BrokenPipeError):
+            status = process.wait()
             self.close()
+            if status >= 0:  # no signal: it did not start, or has a mistake
+                raise RuntimeError(f"a process that prepares images ended with status {status}") from None
             raise BadSample("broken image") from None
         if state == BAD:
             raise BadSample(said.decode())  # type: ignore[arg-type]  # a cause by its name
@@ -77,15 +85,19 @@ class Hand:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pipelines.hands", json.dumps(asdict(self._how))]
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for whoever started it
-            pipesize=PIPE_BYTES,
         )
-        return self._process
+        assert process.stdin is not None and process.stdout is not None
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError, AttributeError):  # more than this user may have, or not Linux
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._process = process
+        return process
 
 
 def _prepared(data: bytes, how: How) -> tuple[bytes, str]:

@@ -252,6 +252,12 @@ def test_an_image_that_brings_a_process_down_is_one_bad_image():
         hand.close()
 
 
+def test_a_process_that_cannot_work_is_no_fault_of_the_image(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        Hand(How(None, 1000, baseline=True)).prepare(picture(1))
+
+
 def test_a_process_ends_with_whoever_started_it(tmp_path):
     script = (
         "import os, time; from pipelines.hands import Hand, How; h = Hand(How(None, 9999, True))\n"
