@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import cos, pi
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from pipelines.settings import Settings
 from raymask.progress import Progress
@@ -223,3 +223,21 @@ Schedule = Annotated[
     ],
     BeforeValidator(_number_is_constant),
 ]
+
+
+def _is_a_share(schedule: Schedule) -> Schedule:
+    low, high = schedule.bounds()
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"goes from {low:g} to {high:g}, but a share lies between 0 and 1")
+    return schedule
+
+
+def _is_above_zero(schedule: Schedule) -> Schedule:
+    low, high = schedule.bounds()
+    if low <= 0:
+        raise ValueError(f"goes from {low:g} to {high:g}, but a temperature lies above 0")
+    return schedule
+
+
+Share = Annotated[Schedule, AfterValidator(_is_a_share)]
+Temperature = Annotated[Schedule, AfterValidator(_is_above_zero)]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pipelines.settings import Settings
 from raymask.frozen import FrozenNetwork
 from raymask.hog import BINS, hog_target
-from raymask.schedules import Cosine, Schedule
+from raymask.schedules import Cosine, Share
 
 # b: images   v: views   h, w: pixels   n: patches   k: visible patches   t: length of a target
 
@@ -70,7 +70,7 @@ class Teacher(Settings):
     """
 
     kind: Literal["teacher"] = "teacher"
-    momentum: Schedule = Cosine(start=0.996, end=1.0)
+    momentum: Share = Cosine(start=0.996, end=1.0)
 
 
 class FrozenTeacher(Settings):

@@ -4,13 +4,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from pipelines.settings import Settings
 from raymask.masks.hide import hide_top
 from raymask.masks.strategy import Guide
-from raymask.schedules import Constant, Schedule
+from raymask.schedules import Constant, Share
 from raymask.streams import fold, uniforms
 
 # b: rows   n: patches
@@ -28,18 +28,10 @@ class AttentionStrategy(Settings):
 
     kind: Literal["attention"] = "attention"
     prefer: Literal["high", "low"] = "high"
-    guidance: Schedule = Constant(value=1.0)
+    guidance: Share = Constant(value=1.0)
     block: int = -1
     reveal_pool: float = Field(0.0, ge=0, lt=1)
-    reveal: Schedule | None = None
-
-    @field_validator("guidance", "reveal")
-    @classmethod
-    def _is_a_share(cls, schedule: Schedule | None) -> Schedule | None:
-        if schedule is not None and not 0 <= schedule.bounds()[0] <= schedule.bounds()[1] <= 1:
-            low, high = schedule.bounds()
-            raise ValueError(f"goes from {low:g} to {high:g}, but a share lies between 0 and 1")
-        return schedule
+    reveal: Share | None = None
 
     @property
     def hides_exact_counts(self) -> bool:

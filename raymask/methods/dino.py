@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveFloat
 from torch import Tensor
 
 from pipelines.batch import Batch
@@ -25,7 +24,7 @@ from raymask.methods.method import Method, Network
 from raymask.methods.patch import Hidden, Patch, hidden_patches
 from raymask.methods.views import check_single_views, draw_masks, drop_path_draws, look, mask_report, numbered
 from raymask.progress import Progress
-from raymask.schedules import Cosine, Fraction, Ramp, Schedule
+from raymask.schedules import Constant, Cosine, Fraction, Ramp, Share, Temperature
 from raymask.streams import Rng
 from raymask.vit import Backbone
 
@@ -38,9 +37,9 @@ class Dino(Settings):
 
     kind: Literal["dino"] = "dino"
     head: Head = Head()
-    student_temperature: PositiveFloat = 0.1
-    teacher_temperature: Schedule = Ramp(start=0.04, end=0.04)
-    momentum: Schedule = Cosine(start=0.996, end=1.0)
+    student_temperature: Temperature = Constant(value=0.1)
+    teacher_temperature: Temperature = Ramp(start=0.04, end=0.04)
+    momentum: Share = Cosine(start=0.996, end=1.0)
     center_momentum: Fraction = 0.9
     patch: Patch | None = None
 
@@ -104,7 +103,7 @@ class DinoMethod(Method):
             rows[: crops.shape[:2].numel()].unflatten(0, crops.shape[:2]),
             _prototypes(self.student.head),
             taught.targets.probabilities.unflatten(0, (len(batch.crops["global"]), -1)),
-            temperature=self.settings.student_temperature,
+            temperature=self.settings.student_temperature(progress),
         )
         loss = mean_over_pairs(terms)
         report = _report(terms.detach(), taught.targets) | mask_report(masks, batch)
@@ -169,7 +168,7 @@ class DinoMethod(Method):
     ) -> Float[Tensor, ""]:
         assert self.patch is not None and self.settings.patch is not None
         targets = self.patch.targets(self.teacher.head, taught.patches, hidden, progress)
-        temperature = self.settings.student_temperature
+        temperature = self.settings.student_temperature(progress)
         weight = self.student.head.patch_weight()
         return self.settings.patch.weight * self.patch.loss(
             rows, weight, targets, hidden, temperature=temperature
@@ -188,6 +187,7 @@ class DinoMethod(Method):
         settings = self.settings
         rates = {
             "momentum": settings.momentum(progress),
+            "student_temperature": settings.student_temperature(progress),
             "teacher_temperature": settings.teacher_temperature(progress),
             "guidance": self.mask.guidance(progress),
         }

@@ -20,7 +20,7 @@ from raymask.distillation import (
     soft_loss,
 )
 from raymask.progress import Progress
-from raymask.schedules import Constant, Schedule
+from raymask.schedules import Constant, Share, Temperature
 from raymask.streams import Rng
 
 # b: images   c: classes   n, m: patches that both networks have   ds, dt: widths
@@ -55,8 +55,8 @@ class Soft(Settings):
     """temperature^2 KL(teacher || student), weighted `alpha` beside the labels' 1 - alpha: the default."""
 
     kind: Literal["soft"] = "soft"
-    alpha: Schedule = Constant(value=0.5)
-    temperature: Schedule = Constant(value=1.0)
+    alpha: Share = Constant(value=0.5)
+    temperature: Temperature = Constant(value=1.0)
 
     def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
         """The distilled parts of the loss by name; their sum is weighted by alpha."""
@@ -67,7 +67,7 @@ class Hard(Settings):
     """Cross-entropy with the teacher's first choice."""
 
     kind: Literal["hard"] = "hard"
-    alpha: Schedule = Constant(value=0.5)
+    alpha: Share = Constant(value=0.5)
 
     def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
         """The distilled parts of the loss by name; their sum is weighted by alpha."""
@@ -82,8 +82,8 @@ class Deit(Settings):
     """
 
     kind: Literal["deit"] = "deit"
-    alpha: Schedule = Constant(value=0.5)
-    temperature: Schedule = Constant(value=1.0)
+    alpha: Share = Constant(value=0.5)
+    temperature: Temperature = Constant(value=1.0)
     hard: bool = True
 
     def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
@@ -102,8 +102,8 @@ class Attention(Settings):
     """
 
     kind: Literal["attention"] = "attention"
-    alpha: Schedule = Constant(value=0.5)
-    temperature: Schedule = Constant(value=1.0)
+    alpha: Share = Constant(value=0.5)
+    temperature: Temperature = Constant(value=1.0)
     weight: float = Field(default=1.0, ge=0)
 
     def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
@@ -125,8 +125,8 @@ class Manifold(Settings):
     """
 
     kind: Literal["manifold"] = "manifold"
-    alpha: Schedule = Constant(value=1.0)
-    temperature: Schedule = Constant(value=1.0)
+    alpha: Share = Constant(value=1.0)
+    temperature: Temperature = Constant(value=1.0)
     layers: Layers | None = None
     patch: float = Field(default=4.0, ge=0)
     sample: float = Field(default=0.1, ge=0)

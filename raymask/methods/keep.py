@@ -4,14 +4,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from pipelines.settings import Settings
 from raymask.masks.attention import mix_ranks
 from raymask.masks.select import check_count, keep_count, keep_highest, map_grid, with_random_share
 from raymask.progress import Progress
-from raymask.schedules import Constant, Schedule
+from raymask.schedules import Constant, Schedule, Share
 
 # b: images   n: patches of the grid of scores   m: patches of the teacher   kept: patches the teacher sees
 
@@ -23,30 +23,22 @@ class Keep(Settings):
 
     ratio: share of the teacher's patches; on a 14 x 14 grid 0.75 and 0.4 are the paper's 144 and 80
     count: the same as an exact number, instead of the ratio
-    source: whose [CLS] attention gives the scores: the student's own (the method), the teacher's on the full
-    image,
-        another frozen network's (`method.selector`), or nobody's: random
+    source: whose [CLS] attention gives the scores: the student's own (the method), the teacher's on the whole
+        image, another frozen network's (`method.selector`), or nobody's: random
     prefer: keep the highest or, as a baseline, the lowest scores
     guidance: 1 follows the scores, 0 is random, between them ranks are mixed with noise
     random_share: share of the kept patches that is drawn from all but the best instead (the paper's Table 5:
-    0.2) grids: where the teacher's grid is not that of the scores: resample the scores bilinearly, or refuse
+        0.2)
+    grids: where the teacher's grid is not that of the scores: resample the scores bilinearly, or refuse
     """
 
-    ratio: Schedule | None = None
+    ratio: Share | None = None
     count: Schedule | None = None
     source: Literal["student", "teacher", "network", "random"] = "student"
     prefer: Literal["highest", "lowest"] = "highest"
-    guidance: Schedule = Constant(value=1.0)
-    random_share: Schedule = Constant(value=0.0)
+    guidance: Share = Constant(value=1.0)
+    random_share: Share = Constant(value=0.0)
     grids: Literal["bilinear", "equal"] = "bilinear"
-
-    @field_validator("ratio", "guidance", "random_share")
-    @classmethod
-    def _is_a_share(cls, schedule: Schedule | None) -> Schedule | None:
-        if schedule is not None and not 0 <= schedule.bounds()[0] <= schedule.bounds()[1] <= 1:
-            low, high = schedule.bounds()
-            raise ValueError(f"goes from {low:g} to {high:g}, but a share lies between 0 and 1")
-        return schedule
 
     @model_validator(mode="after")
     def _one_amount(self) -> "Keep":

@@ -16,7 +16,7 @@ from raymask.center import Center
 from raymask.heads import DinoHead
 from raymask.losses import patch_loss, teacher_targets
 from raymask.progress import Progress
-from raymask.schedules import Fraction, Ramp, Schedule
+from raymask.schedules import Fraction, Ramp, Temperature
 
 # v: global crops   b: images   n: patches   r: hidden patches
 # d: width of a token   w: width of the bottleneck   k: prototypes
@@ -30,7 +30,7 @@ class Patch(Settings):
     """
 
     weight: NonNegativeFloat = 1.0
-    teacher_temperature: Schedule = Ramp(start=0.04, end=0.07, warmup=0.3)
+    teacher_temperature: Temperature = Ramp(start=0.04, end=0.07, warmup=0.3)
     center_momentum: Fraction = 0.9
 
     def build(self, prototypes: int) -> "PatchObjective":

@@ -49,7 +49,7 @@ class StudentEverywhere(DinoMethod):
         whole = everywhere(hidden, len(rows))
         targets = self._targets(taught, hidden, whole, progress)
         weight = self.student.head.patch_weight()
-        temperature = self.settings.student_temperature
+        temperature = self.settings.student_temperature(progress)
         loss = self.patch.loss(rows, weight, targets, whole, temperature=temperature)
         return self.settings.patch.weight * loss
 

@@ -109,6 +109,20 @@ def test_the_ratio_follows_its_schedule():
     assert hidden == [int(16 * r) / 16 for r in (0.26, 0.5, 0.82)]
 
 
+def test_the_student_s_temperature_is_a_schedule_too():
+    losses = {}
+    for name, temperature in {
+        "rising": Linear(start=0.1, end=0.3),
+        "at its start": Constant(value=0.1),
+        "at its middle": Constant(value=0.2),
+    }.items():
+        method = dino(drop_path=0.0)
+        method.settings = method.settings.model_copy(update={"student_temperature": temperature})
+        losses[name] = [method(batch(), progress(step), RNG)["loss"].item() for step in (0, 10)]
+    assert losses["rising"] == [losses["at its start"][0], losses["at its middle"][1]]
+    assert losses["rising"][1] != losses["at its start"][1]
+
+
 def test_the_step_uses_the_center_of_the_step_before():
     method = dino(drop_path=0.0)
     first = method(batch(), progress(), RNG)["loss"]

@@ -43,7 +43,8 @@ def naive_patch_loss(method, data, hidden) -> float:
     student = logits(method.student, images, hidden=hidden.flatten(0, 1))
     teacher = logits(method.teacher, images)
     targets = torch.softmax(teacher / method.settings.patch.teacher_temperature(progress()), -1)
-    terms = -(targets * torch.log_softmax(student / method.settings.student_temperature, -1)).sum(-1)
+    sharp = student / method.settings.student_temperature(progress())
+    terms = -(targets * torch.log_softmax(sharp, -1)).sum(-1)
     crops = [
         row[mask].mean() if mask.any() else torch.zeros(()) for row, mask in zip(terms, hidden.flatten(0, 1))
     ]

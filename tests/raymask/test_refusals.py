@@ -12,9 +12,12 @@ from raymask.config import build
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
 from raymask.methods import build_method
+from raymask.methods.dino import Dino
+from raymask.methods.kd_objectives import Hard, Soft
 from raymask.methods.keep import Keep
 from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
 from raymask.methods.method import Method
+from raymask.methods.patch import Patch
 from raymask.schedules import Linear
 from raymask.targets import FrozenTeacher, Hog, Teacher
 from tests.raymask.autoencoding import BACKBONES, crops, disjoint, dmjd, mae
@@ -124,6 +127,24 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: guided(guidance=Linear(start=0.0, end=1.5)),
         "goes from 0 to 1.5, but a share lies between 0 and 1",
     ),
+    "a teacher's temperature that falls to nothing": (
+        lambda: Dino(teacher_temperature=Linear(start=0.04, end=0.0)),
+        "goes from 0 to 0.04, but a temperature lies above 0",
+    ),
+    "a student's temperature below nothing": (
+        lambda: Dino(student_temperature=-0.1),
+        "a temperature lies above 0",
+    ),
+    "a temperature of patches of nothing": (
+        lambda: Patch(teacher_temperature=0.0),
+        "goes from 0 to 0, but a temperature lies above 0",
+    ),
+    "a temperature of logits of nothing": (lambda: Soft(temperature=0.0), "a temperature lies above 0"),
+    "labels that count less than nothing": (
+        lambda: Hard(alpha=Linear(start=0.5, end=2.0)),
+        "goes from 0.5 to 2, but a share lies between 0 and 1",
+    ),
+    "a momentum above one": (lambda: Dino(momentum=1.5), "goes from 1.5 to 1.5, but a share lies between"),
     "a spread of disjoint views": (
         lambda: Mask(strategy={"kind": "disjoint"}, kind="drop", spread=0.1),
         "mask.strategy.kind=disjoint hides mask.ratio in every view from the first step on",

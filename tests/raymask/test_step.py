@@ -71,7 +71,7 @@ def test_chunks_add_up_to_the_whole_step(chunk):
 def test_a_step_reports_on_the_device_and_its_rates_as_numbers():
     (report,) = train(masked(), steps=1)
     rates = {name for name, value in report.items() if isinstance(value, float)}
-    assert rates == {"lr", "wd", "momentum", "teacher_temperature", "guidance"}
+    assert rates == {"lr", "wd", "momentum", "student_temperature", "teacher_temperature", "guidance"}
     assert all(
         torch.is_tensor(report[n]) for n in ("loss", "grad_norm", "mask_ratio", "masks", "teacher_entropy")
     )
