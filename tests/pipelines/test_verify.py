@@ -148,6 +148,17 @@ def test_nothing_to_verify_is_one_sentence(tmp_path):
         assert str(path) in str(caught.value)
 
 
+def test_comparing_with_ffcv_says_how_to_get_it_where_it_is_missing(packed, monkeypatch):
+    root, suffix = packed
+    monkeypatch.setitem(sys.modules, "ffcv", None)
+    monkeypatch.setitem(sys.modules, "ffcv.reader", None)
+    if suffix == ".tar":
+        assert looked(root, fast=True, ffcv=True).whole
+        return
+    with pytest.raises(ValueError, match="`make ffcv` installs it"):
+        looked(root, fast=True, ffcv=True)
+
+
 def test_the_command_fails_where_something_is_wrong(packed):
     root, suffix = packed
 
