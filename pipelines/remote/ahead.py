@@ -5,6 +5,7 @@ It changes when bytes arrive, never which: a read fetches for itself what is not
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 from pipelines.formats.joined import JoinedSource
@@ -15,7 +16,7 @@ from pipelines.remote.shards import RemoteShards
 from pipelines.source import Source
 
 WAKE = 0.5  # seconds between two looks for room in a full cache
-FAREWELL = 5.0  # seconds that a thread in the middle of a request may take to end
+FAREWELL = 5.0  # seconds that threads in the middle of a request may take to end
 
 
 class Ahead:
@@ -52,8 +53,9 @@ class Ahead:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
+        end = time.monotonic() + FAREWELL
         for thread in self._threads:
-            thread.join(FAREWELL)
+            thread.join(max(0.0, end - time.monotonic()))
         for _, part in self._parts:
             part.unfollow(self._stop)
 
