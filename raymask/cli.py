@@ -37,7 +37,7 @@ def train(
     ],
     changes: Changes = None,
 ) -> None:
-    """Train a backbone, e.g. raymask train dino-random-mask-laptop data=photos."""
+    """Train a backbone: raymask train dino-random-mask-laptop data=photos."""
     from raymask.config import load
     from raymask.train import train
 

@@ -121,6 +121,8 @@ def _create(name: str, changes: dict[str, Any], size: Size, pretrained: bool) ->
         changes = changes | {"img_size": size}
     try:
         return timm.create_model(name, pretrained=pretrained, **changes)
+    except AssertionError as error:  # timm's own checks: heads that do not divide the width
+        raise ValueError(f"the frozen network {name!r} cannot be built with {changes}: {error}") from error
     except TypeError as error:
         raise ValueError(
             f"{name!r} has no setting of its own for {', '.join(changes)}: patch_size, dim, depth and heads "

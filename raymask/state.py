@@ -47,7 +47,10 @@ def save(
         try:
             save_file(_on_host(part), folder / f"{name}.safetensors")
         except SafetensorError as error:
-            raise OSError(f"the checkpoint {folder} cannot be written ({error})") from error
+            raise OSError(
+                f"a checkpoint cannot be written to {folder.parent} ({error}): make room there, then "
+                "raymask resume goes on from the last complete one, or from the start"
+            ) from error
     (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
 
 

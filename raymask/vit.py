@@ -82,7 +82,9 @@ class Backbone(Settings):
             raise ValueError(
                 f"backbone.name={self.name!r} is not one of timm's VisionTransformers; {_advice(self.name)}"
             )
-        _check(_outline(self.name), self.name)
+        outline = _outline(self.name)
+        _check(outline, self.name)
+        self._shares_its_width(outline)
         arguments = self._changes() | {"img_size": self._size(), "num_classes": classes}
         try:
             vit: Any = timm.create_model(self.name, pretrained=self.starts_trained, **arguments)
@@ -100,6 +102,15 @@ class Backbone(Settings):
                 f"backbone.image_size={self.image_size}: choose a multiple of it"
             )
         return vit
+
+    def _shares_its_width(self, outline: Any) -> None:
+        """Raises ValueError where the heads, given or the model's own, cannot share the width."""
+        dim, heads = self.dim or outline.embed_dim, self.heads or outline.blocks[0].attn.num_heads
+        if dim % heads:
+            raise ValueError(
+                f"{self.name!r} has backbone.dim={dim} and backbone.heads={heads}, which does not divide it: "
+                "set both so that it does"
+            )
 
     def _changes(self) -> dict[str, Any]:
         """What differs from the model of that name, in timm's words."""

@@ -85,11 +85,9 @@ def test_the_lines_under_an_example_make_it_a_choice_of_the_config(name, tmp_pat
         text = (tmp_path / path).read_text()
         assert text.count(old) == 1, old
         (tmp_path / path).write_text(text.replace(old, new))
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), *CHOSEN_BY[name]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    module = example.path.removesuffix(".py").replace("/", ".")
+    for command in (["-m", module], ["-c", SCRIPT, str(tmp_path), *CHOSEN_BY[name]]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr

@@ -20,10 +20,14 @@ def with_classes(config: Config, source: Source) -> Config:
         return config
     there, missing = len(source.classes), int((source.labels < 0).sum())
     if there < 2 or missing:
+        lack = (
+            f"{missing:,} of its {len(source):,} images have none"
+            if missing
+            else "all its images are of one class"
+        )
         raise ValueError(
-            f"method.kind={method.kind} learns from labels, but {missing:,} of {len(source):,} images of "
-            f"data.train={config.data.train} have none and there are {there} classes: "
-            "give images in a folder for each class, or shards packed from such"
+            f"method.kind={method.kind} learns from the labels of data.train={config.data.train}, "
+            f"but {lack}: give images in two or more folders, one for each class, or shards packed from such"
         )
     given = getattr(method, "classes", None)
     if given not in (None, there):

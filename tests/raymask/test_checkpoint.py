@@ -136,6 +136,11 @@ def test_a_checkpoint_restores_every_tensor_and_says_how_many(tmp_path: Path):
         assert all(torch.equal(value, theirs[number][entry]) for entry, value in entries.items())
 
 
+def test_a_checkpoint_that_cannot_be_written_says_where_and_what_to_do(tmp_path: Path):
+    with pytest.raises(OSError, match=r"cannot be written to .*make room there, then raymask resume"):
+        save(tmp_path / "checkpoints" / "missing", *trained())
+
+
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path):
     save(tmp_path, *trained())
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}

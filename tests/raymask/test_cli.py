@@ -58,6 +58,11 @@ def test_every_verb_is_there_and_has_a_line_of_help(call):
     assert {command.callback.__doc__ is not None for command in app.registered_commands} == {True}
 
 
+def test_no_verbs_line_of_help_breaks_off(call):
+    _, out, _ = call("--help")
+    assert "e.g." not in out and "Train a backbone: raymask train" in out
+
+
 def test_presets_are_listed_with_paper_and_masks_and_one_is_printed_as_yaml(call):
     code, out, _ = call("presets")
     assert code == 0 and "dino-random-mask\n" in out and "arXiv 2506.10582" in out and "masks: " in out

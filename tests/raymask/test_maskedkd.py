@@ -284,8 +284,9 @@ def test_the_number_of_classes_is_the_datas():
 @pytest.mark.parametrize(
     ("labels", "classes", "given", "sentence"),
     [
-        ([0, -1, 1], 2, {}, "learns from labels, but 1 of 3 images"),
-        ([-1, -1], 0, {}, "learns from labels, but 2 of 2 images"),
+        ([0, -1, 1], 2, {}, "but 1 of its 3 images have none"),
+        ([-1, -1], 0, {}, "but 2 of its 2 images have none: give images in two or more folders"),
+        ([0, 0], 1, {}, "but all its images are of one class: give images in two or more folders"),
         ([0, 1], 2, {"classes": 10}, r"method\.classes=10, but .* has 2 classes"),
     ],
 )

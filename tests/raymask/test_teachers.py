@@ -179,6 +179,13 @@ def test_a_name_that_timm_does_not_know_is_refused(name, sentence):
         FrozenNetwork(name=name).build(image_size=(32, 32), seed=0, classes=5)
 
 
+def test_a_frozen_network_whose_heads_do_not_divide_its_width_is_refused():
+    with pytest.raises(ValueError, match=r"cannot be built with .*'embed_dim': 25"):
+        FrozenNetwork(name="deit3_small_patch16_224", patch_size=8, dim=25, depth=1, heads=3).build(
+            image_size=(32, 32), seed=0, classes=5
+        )
+
+
 def test_an_untrained_teacher_is_a_function_of_its_seed():
     small = FrozenNetwork(name="deit3_small_patch16_224", patch_size=8, dim=24, depth=2, heads=3)
     first, again, other = (small.build(image_size=(32, 32), seed=seed, classes=5) for seed in (0, 0, 1))

@@ -235,6 +235,8 @@ def test_unreachable_pretrained_weights_are_told_in_one_sentence(monkeypatch, tm
         ({"name": "vit_base_patch16_xp_224"}, "has blocks of another kind"),
         ({"image_size": 30}, "backbone.patch_size=16 does not divide backbone.image_size=30"),
         ({"image_size": (32, 40)}, "does not divide"),
+        ({"dim": 65}, "backbone.dim=65 and backbone.heads=6, which does not divide it"),
+        ({"heads": 5}, "backbone.dim=384 and backbone.heads=5, which does not divide it"),
     ],
 )
 def test_a_backbone_that_cannot_serve_is_refused_with_those_that_can(settings, message):
