@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 BROKEN = {13: b"", 8: b"no image", 7: b"", 20: b""}  # each rank meets two of them in the first epoch
 LOG = "bad_samples.jsonl"
 
-pytestmark = pytest.mark.slow  # each starts two processes
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each starts two processes, some of them twice
 
 # Runs in each of two processes: {name of a run: where it stopped, what it said, what it counted}.
 SCRIPT = """
@@ -85,7 +85,7 @@ def two_ranks(*command: str, folder: Path) -> list[tuple[int, str]]:
         for rank in range(2)
     ]
     try:
-        codes = [rank.wait(200) for rank in ranks]
+        codes = [rank.wait(400) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
