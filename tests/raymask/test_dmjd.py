@@ -10,7 +10,7 @@ from raymask.optim import Optim
 from raymask.schedules import Constant, Linear
 from raymask.step import train_step
 from raymask.streams import Rng
-from raymask.targets import Pixels
+from raymask.targets import Hog, Pixels
 from tests.raymask.autoencoding import BACKBONES, disjoint, dmjd, one_view
 from tests.raymask.toy import batch, progress
 
@@ -46,6 +46,41 @@ def test_both_branches_learn(backbone):
     report["loss"].backward()
     assert not [n for n, p in method.student.named_parameters() if p.requires_grad and p.grad is None]
     assert report["loss"].detach() == report["loss_hidden"] + report["loss_visible"]
+
+
+def naive_losses(method, images, visible, *, views: int) -> tuple[float, float]:
+    """The paper's two losses written out, row by row and patch by patch, for HOG targets."""
+    size = method.student.backbone.patch_size[0]
+    pixels = images.crops["global"].flatten(0, 1).repeat(views, 1, 1, 1)
+    target = method.settings.target(pixels, size, mean=method.crops.mean, std=method.crops.std)
+    tokens = method.student.backbone(pixels, visible=visible)[0]
+    predicted = method.student.head.decoder(tokens, visible)
+    seen = method.student.head.visible(tokens[:, method.student.backbone.prefix :])
+    hidden, shown = [], []
+    for row, places in enumerate(visible.tolist()):
+        others = [place for place in range(target.shape[1]) if place not in places]
+        hidden += [(predicted[row, place] - target[row, place]).square().mean() for place in others]
+        gaps = [(seen[row, slot] - target[row, place]).abs() for slot, place in enumerate(places)]
+        shown += [torch.where(gap < 2, gap**2 / 4, gap - 1).mean() for gap in gaps]
+    return torch.stack(hidden).mean().item(), torch.stack(shown).mean().item()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_losses_of_all_views_are_those_of_the_paper_written_out(backbone):
+    method, images, seen = (
+        dmjd(disjoint(0.5, views=3), backbone=backbone, target=Hog()),
+        batch(3, locals_=0),
+        {},
+    )
+    backbone_ = method.student.backbone
+    backbone_.rates = [0.0] * len(backbone_.rates)  # drop path draws anew in a second pass
+    hook = backbone_.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    report = method(images, progress(), RNG)
+    hook.remove()
+    with torch.no_grad():
+        hidden, shown = naive_losses(method, images, seen["visible"], views=3)
+    assert report["loss_hidden"].item() == pytest.approx(hidden, rel=1e-6)
+    assert report["loss_visible"].item() == pytest.approx(shown, rel=1e-6)
 
 
 def test_theta_weighs_the_visible_branch():
