@@ -15,6 +15,7 @@ from pipelines.formats.beton import SUFFIX as BETON
 from pipelines.formats.folder import open_folder
 from pipelines.formats.idx import is_idx, open_idx
 from pipelines.formats.joined import JoinedSource
+from pipelines.formats.layout import SPLITS
 from pipelines.formats.sharded import open_packed, open_shards
 from pipelines.formats.webdataset import SUFFIX as TAR
 from pipelines.formats.zipped import open_zip
@@ -125,9 +126,8 @@ def _open_one(path: Path) -> dict[str, Source]:
             raise ValueError(f"packing into {unfinished[0]} was not finished: run the same pack again")
         if (path / NAME).exists():
             return {"": open_packed(path)}
-        parts = {part.name: part for part in sorted(path.iterdir()) if (part / NAME).exists()}
-        if parts:
-            return {name: open_packed(part) for name, part in parts.items()}
+        if splits := _splits_in(path):
+            return splits
         if shards := _shards_in(path):
             return {"": open_shards(shards)}
         if pairs := sorted(file for file in path.iterdir() if is_idx(file)):
@@ -144,6 +144,22 @@ def _open_one(path: Path) -> dict[str, Source]:
             f"{path} is a compressed tar, in which no image has a place of its own: uncompress it first"
         )
     raise ValueError(f"{path} is neither a folder of images nor a tar, a beton, a zip or an IDX file")
+
+
+def _splits_in(folder: Path) -> dict[str, Source]:
+    """Packed data sets below a folder; or shards of other tools, in folders that are called like splits."""
+    below = sorted(part for part in folder.iterdir() if part.is_dir())
+    packed = [part for part in below if (part / NAME).exists()]
+    loose = {part: shards for part in below if part not in packed and (shards := _shards_in(part))}
+    if not packed:
+        named = {SPLITS.get(part.name.lower()): shards for part, shards in loose.items()}
+        return {split: open_shards(shards) for split, shards in named.items() if split is not None}
+    if loose:
+        raise ValueError(
+            f"{next(iter(loose))} holds shards but no {NAME}, which {packed[0]} beside it has: pack it again, "
+            "put the file back, or name each by itself as data.train and data.val"
+        )
+    return {part.name: open_packed(part) for part in packed}
 
 
 def _shards_in(folder: Path) -> list[Path]:

@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import field_validator
+
 from pipelines.settings import Settings
 
 _PACKAGES = (
@@ -33,6 +35,13 @@ class Run(Settings):
     name: str | None = None
     root: str = "runs"
     seed: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_folder(cls, name: str | None) -> str | None:
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
+            raise ValueError(f"run.name is {name!r}, which is no name of a folder: say where by run.root=DIR")
+        return name
 
     def folder(self) -> Path:
         """The run directory, as an absolute path."""

@@ -102,7 +102,8 @@ def check_grids(source: Grid, target: Grid, *, resample: bool) -> None:
     both = f"{rows} x {columns} patches and the teacher {teacher_rows} x {teacher_columns}"
     if not resample:
         raise ValueError(
-            f"the scores come from {both}: give both networks the same grid, or keep.grids=bilinear"
+            f"the student has {both}: give both networks the same grid; method.keep.grids=bilinear maps "
+            "scores, not the tokens of the manifold objective"
         )
     if rows * teacher_columns != columns * teacher_rows:
         raise ValueError(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.index import index_path
+from pipelines.manifest import NAME
 from pipelines.pack import Packing, pack
 from pipelines.source import ShardError, expand, open_source, open_splits
 from tests.pipelines.storage import files, folder, picture, shard, tar
@@ -78,6 +79,22 @@ def test_a_folder_of_splits_numbers_classes_alike(tmp_path, opened):
         opened(root)
     with pytest.raises(ValueError, match="no split 'test'"):
         opened(root, split="test")
+
+
+def test_shards_in_folders_called_like_splits_are_splits(tmp_path):
+    for split in ("train", "val"):
+        pack(folder(tmp_path / split, each=3), tmp_path / "tars" / split)
+        (tmp_path / "tars" / split / NAME).unlink()
+    found = open_splits(tmp_path / "tars")
+    assert {split: len(source) for split, source in found.items()} == {"train": 6, "val": 6}
+
+
+def test_a_split_that_has_lost_its_manifest_is_not_passed_over(tmp_path):
+    for split in ("train", "val"):
+        pack(folder(tmp_path / split, each=3), tmp_path / "tars" / split)
+    (tmp_path / "tars" / "train" / NAME).unlink()
+    with pytest.raises(ValueError, match=rf"train holds shards but no {NAME}.*pack it again"):
+        open_splits(tmp_path / "tars")
 
 
 def test_a_fingerprint_changes_with_the_data(tmp_path, opened):

@@ -177,3 +177,9 @@ def test_the_default_config_is_valid():
 def test_a_bare_data_path_keeps_company_with_other_data_settings():
     config = load("dino-laptop", ["data=photos", "data.crops.local_crops.count=2"])
     assert config.data.train == "photos" and config.data.crops.local_crops.count == 2
+
+
+@pytest.mark.parametrize("name", ["..", "../out", "a/b"])
+def test_the_name_of_a_run_is_one_folder(name):
+    with pytest.raises(ValueError, match=r"no name of a folder: say where by run\.root"):
+        load("dino-laptop", [f"run.name={name}"])
