@@ -156,8 +156,8 @@ def _splits_in(folder: Path) -> dict[str, Source]:
         return {split: open_shards(shards) for split, shards in named.items() if split is not None}
     if loose:
         raise ValueError(
-            f"{next(iter(loose))} holds shards but no {NAME}, which {packed[0]} beside it has: pack it again, "
-            "put the file back, or name each by itself as data.train and data.val"
+            f"{next(iter(loose))} holds shards but no {NAME}, which {packed[0]} beside it has: pack it "
+            "again, put the file back, or name each by itself as data.train and data.val"
         )
     return {part.name: open_packed(part) for part in packed}
 
