@@ -3,10 +3,11 @@
 Tolerances. The official pixels come from Pillow, which rounds to whole levels after each pass of its resize
 (and from 13 on resizes rows before columns where rows shrink much more) and of its blur. `pipelines.render`
 has the same kernels but rounds once after the resize and once a direction of the blur. So each view is held
-to 1 level on average, where another resize is off by 2 (the other bicubic) to 5 (bilinear), to 16 levels at
-its worst value, and the mean and deviation of the normalised view to 5e-3. The quantiles of crop areas and
-aspects come from other random numbers: 0.02, as the case says; with 20,000 draws our own noise is well
-below that.
+to 1.5 levels on average, where another resize is off by 2 (the other bicubic) to 5 (bilinear), to 48 levels
+at its worst value, and the mean and deviation of the normalised view to 1e-2. Of 900 other views that Pillow
+drew of photos and of the case's image the largest were 0.94 and 31 levels, and 0.005: a change of hue, which
+Pillow makes in 8 bits of it, turns a level lost before into several. The quantiles of crop areas and aspects
+come from other random numbers: 0.02, as the case says; with 20,000 draws our own noise is well below that.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ from pipelines.render import normalisation
 from pipelines.streams import fold, stream
 from tests.golden.cases import Case, Deviation, compare, replays
 
-MEAN_LEVELS, WORST_LEVEL, STATISTICS, QUANTILES = 1.0, 16.0, 5e-3, 0.02
+MEAN_LEVELS, WORST_LEVEL, STATISTICS, QUANTILES = 1.5, 48.0, 1e-2, 0.02
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DRAWS = 20_000
 

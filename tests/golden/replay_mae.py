@@ -24,6 +24,9 @@ from tests.golden.closeness import close
 
 HEADS = 4  # of encoder and decoder, where a case does not say
 TABLE_ROWS = re.compile(r"rows ::(\d+)")
+RATE = re.compile(
+    r"epoch (?P<first>\d+)\+step/\d+ of (?P<epochs>\d+), warm-up (?P<warmup>\d+), peak (?P<peak>[\d.e-]+)"
+)
 CHECKS_RTOL, CHECKS_ATOL = 0.01, 1e-4  # the cases state none for checksums: those of the DMJD cases
 
 
@@ -93,9 +96,7 @@ def convmae(case: Case) -> list[Deviation]:
     with torch.no_grad():
         seen = network(images, visible)
     hidden = hidden_from(visible, order.shape[1])
-    loss = hidden_loss(
-        seen.predicted, normalised(patchify(images, network.encoder.patch_size[0])), hidden, "l2"
-    )
+    loss = hidden_loss(seen.predicted, _target(case, images, network.encoder.patch_size[0]), hidden, "l2")
     return [
         compare("mask", hidden, case["mask"]),
         compare("ids_restore", order.argsort(dim=1), case["ids_restore"]),
@@ -118,11 +119,10 @@ def train(case: Case) -> list[Deviation]:
     for step in range(steps):
         images = case["images"][step].double()
         order, visible = released_order(case["noise"][step], ratio)
-        target = patchify(images, network.encoder.patch_size[0])
-        target = normalised(target) if "norm_pix=True" in case.meta["what"] else target
+        target = _target(case, images, network.encoder.patch_size[0])
         seen = network(images, visible)
         loss = hidden_loss(seen.predicted, target, hidden_from(visible, order.shape[1]), "l2")
-        rate = released_rate(1 + step / steps, epochs=4, warmup=1, peak=1e-3)
+        rate = _rate(hyper["lr"], step / steps)
         descend(optimiser, loss, rate)
         moved += rate
         found += [
@@ -148,3 +148,17 @@ def released_order(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 
 def _tolerance(case: Case) -> dict[str, float]:
     return {"rtol": case.meta["tolerance"]["fp32_rtol"], "atol": case.meta["tolerance"]["fp32_atol"]}
+
+
+def _target(case: Case, images: Tensor, patch: int) -> Tensor:
+    """The pixels to predict, normalised where the case says so."""
+    patches = patchify(images, patch)
+    return normalised(patches) if "norm_pix=True" in case.meta["what"] else patches
+
+
+def _rate(plan: str, done: float) -> float:
+    """The learning rate after a share of the recorded epoch, from the case's words about it."""
+    said = RATE.match(plan)
+    assert said is not None, plan
+    first, epochs, warmup = (int(said[name]) for name in ("first", "epochs", "warmup"))
+    return released_rate(first + done, epochs=epochs, warmup=warmup, peak=float(said["peak"]))
