@@ -47,7 +47,7 @@ def _exactly(what: str, got: Tensor, expected: Tensor) -> Deviation:
 
 def _vit(state: dict[str, Tensor], *, image: int, heads: int, deit3: bool = False) -> VisionTransformer:
     """timm's own class with the weights of a case, in float64; its shape is read off the weights."""
-    state = {_timm_name(name): tensor for name, tensor in state.items()} if deit3 else state
+    state = {timm_name(name): tensor for name, tensor in state.items()} if deit3 else state
     vit = VisionTransformer(
         img_size=image,
         patch_size=tuple(state["patch_embed.proj.weight"].shape[-2:]),
@@ -83,7 +83,7 @@ def _depth(state: dict[str, Tensor], blocks: str) -> int:
     return 1 + max(int(name.split(".")[1]) for name in state if name.startswith(f"{blocks}."))
 
 
-def _timm_name(name: str) -> str:
+def timm_name(name: str) -> str:
     """timm's name of DeiT III's layer-scale vectors."""
     return name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
 

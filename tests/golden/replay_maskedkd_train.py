@@ -1,5 +1,6 @@
 """Replays of MaskedKD's training: the method itself, a few steps, in float64."""
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -19,8 +20,10 @@ from raymask.streams import Rng
 from raymask.vit import Backbone
 from tests.golden.cases import Case, Deviation, replays
 from tests.golden.closeness import close
+from tests.golden.replay_maskedkd import timm_name
 
 NAME = "deit_tiny_patch16_224"
+TEACHERS = {"deit": NAME, "deit3": "deit3_small_patch16_224", "cait": "cait_xxs24_224"}
 SMOOTHING = 0.1  # of labels that are not mixed, as in the released recipe; the cases do not write it down
 
 
@@ -89,7 +92,7 @@ def _method(case: Case) -> MaskedKDMethod:
     soft = hyper["distillation_type"] == "soft"
     settings = MaskedKD(
         classes=hyper["classes"],
-        teacher=FrozenNetwork(name=NAME, patch_size=patch, **shapes[1]),
+        teacher=FrozenNetwork(name=TEACHERS[_family(case)], patch_size=patch, **shapes[1]),
         objective=Soft(alpha=hyper["alpha"], temperature=hyper["tau"])
         if soft
         else Hard(alpha=hyper["alpha"]),
@@ -101,13 +104,21 @@ def _method(case: Case) -> MaskedKDMethod:
     )
     backbone = Backbone(name=NAME, image_size=size, patch_size=patch, drop_path=0.0, **shapes[0])
     method = MaskedKDMethod(settings, backbone, Mask(views="none"), crops, seed=0).double()
-    method.teacher.network.load_state_dict(case.under("teacher.", torch.float64))
+    taught = case.under("teacher.", torch.float64)
+    rename = timm_name if _family(case) == "deit3" else str
+    method.teacher.network.load_state_dict({rename(name): tensor for name, tensor in taught.items()})
     first = case.under("student0.", torch.float64)
     with torch.no_grad():
         for name, parameter in _named(method):
             parameter.copy_(first.pop(name))
     assert not first, f"the student has no {', '.join(first)}"
     return method.train()
+
+
+def _family(case: Case) -> str:
+    """Of which family the teacher is, in the case's words."""
+    said = re.search(r"teacher=(\w+)", case.meta["what"])
+    return said[1] if said else "deit"
 
 
 def _named(method: MaskedKDMethod) -> Iterator[tuple[str, nn.Parameter]]:
