@@ -44,7 +44,7 @@ def _load(typing, address):
 
 @njit(nogil=True, inline="always")
 def _guarded(calls, function, b, c):
-    return _call(
+    return _call(  # type: ignore[call-arg]  # numba passes the typing context itself
         calls[lib.GUARDED], calls[lib.ENV], calls[function], calls[lib.STRUCT], np.uint64(b), np.uint64(c)
     )
 
@@ -84,7 +84,7 @@ def header(calls: np.ndarray, struct: np.ndarray, messages: np.ndarray, data: np
     first = np.uint64(struct[lib.COMPONENT // 4 : lib.COMPONENT // 4 + 2].view(np.uint64)[0])
     for c in range(count):
         at = first + np.uint64(c * lib.COMPONENT_BYTES)
-        frame[3 + 4 * c] = _load(at + np.uint64(lib.H))
+        frame[3 + 4 * c] = _load(at + np.uint64(lib.H))  # type: ignore[call-arg]
         frame[4 + 4 * c] = _load(at + np.uint64(lib.V))
         frame[5 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_WIDE))
         frame[6 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_HIGH))

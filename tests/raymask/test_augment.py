@@ -23,6 +23,7 @@ def run(folder: Path, data: Path, mode: str, *more: str) -> Path:
     return tiny_run(folder, f"data.augment={mode}", "data.threads=1", *more, data=data)
 
 
+@pytest.mark.slow
 def test_all_modes_train_on_the_same_samples_and_crops(tmp_path):
     data = pictures(tmp_path / "pictures")
     runs = {mode: training_lines(run(tmp_path / mode, data, mode)) for mode in ("cpu", "split", "device")}
@@ -37,6 +38,7 @@ def test_auto_is_cpu_without_a_gpu_and_the_run_keeps_what_it_chose(tmp_path):
     assert read(folder / "config.yaml").data.augment == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["split", "device"])
 def test_a_run_whose_crops_the_device_makes_goes_on_as_if_nothing_had_happened(tmp_path, mode):
     data = pictures(tmp_path / "pictures")
