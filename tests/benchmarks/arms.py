@@ -37,7 +37,7 @@ DINO = [
 ]
 STUDENT = [*SMALL, "backbone.dim=96", "train.epochs=15", "evaluate.every_images=71000", "optim.base_lr=1e-3"]
 LARGER = ["backbone.dim=192", "backbone.depth=6"]
-TAUGHT = [*STUDENT, "method.teacher.weights={runs}/teacher-{seed}"]
+TAUGHT = [*STUDENT, "train.epochs=10", "method.teacher.weights={runs}/teacher-{seed}"]
 MAE = [*SMALL, "method.decoder.dim=96", "method.decoder.depth=1", "evaluate.linear_lr=0.1"]
 MAE += ["evaluate.every_images=100000"]
 # name of the arm: preset and settings, in the order in which they are trained
@@ -54,7 +54,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {
     },
     "maskedkd": {
         "teacher": ["kd-soft-laptop", *STUDENT, "method.objective.kind=none", *LARGER],
-        "labels": ["kd-soft-laptop", *STUDENT, "method.objective.kind=none"],
+        "labels": ["kd-soft-laptop", *STUDENT, "train.epochs=10", "method.objective.kind=none"],
         "keep100": ["kd-soft-laptop", *TAUGHT],
         "keep50": ["maskedkd-50-laptop", *TAUGHT],
         "keep25": ["maskedkd-50-laptop", *TAUGHT, "method.keep.ratio=0.25"],
@@ -62,8 +62,8 @@ STUDIES: dict[str, dict[str, list[str]]] = {
         "random25": ["maskedkd-50-laptop", *TAUGHT, "method.keep.ratio=0.25", "method.keep.source=random"],
     },
     "dmjd": {
-        "mae": ["mae-laptop", *MAE, "train.epochs=90"],
-        "dmjd": ["dmjd-vit-laptop", *MAE, "train.epochs=37"],
+        "mae": ["mae-laptop", *MAE, "train.epochs=40"],
+        "dmjd": ["dmjd-vit-laptop", *MAE, "train.epochs=16"],
     },
 }
 TEACHER = "teacher"  # the arm that others of its study need, so that they wait for it

@@ -1,10 +1,11 @@
 """What dropping patches from the teacher saves, measured against the count of multiply-adds.
 
     python -m tests.benchmarks.masked_teacher [--images 8] [--repeats 4] [--teacher NAME] [--student NAME]
+    python -m tests.benchmarks.masked_teacher --small --images 64      the networks of the study in arms.py
 
 Times the teacher's forward pass alone, and a whole step of MaskedKD (the student forward and backward, its
-attention, the choice of patches, the teacher), at 224 pixels in float32 on one thread. Time is the process's
-CPU time, which other processes disturb less than the clock; the least of the repeats counts.
+attention, the choice of patches, the teacher), at 224 pixels (--small: 64) in float32 on one thread. Time is
+the process's CPU time, which other processes disturb less than the clock; the least of the repeats counts.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from raymask.progress import Progress
 from raymask.streams import Rng
 from raymask.vit import Backbone
 
-COUNTS = (196, 144, 98, 80, 49)
+COUNTS, SMALL_COUNTS = (196, 144, 98, 80, 49), (64, 48, 32, 16)
+SMALL = {"patch_size": 8, "heads": 4}
 NOW = Progress(step=0, steps=10, steps_per_epoch=5)
 
 
@@ -33,14 +35,15 @@ def main() -> None:
     """Prints a line for each count of kept patches."""
     options = arguments()
     torch.set_num_threads(1)
-    given = batch(options.images)
-    places = torch.rand(options.images, 196, generator=torch.Generator().manual_seed(0)).argsort(1)
+    counts = SMALL_COUNTS if options.small else COUNTS
+    given = batch(options.images, side=64 if options.small else 224)
+    places = torch.rand(options.images, counts[0], generator=torch.Generator().manual_seed(0)).argsort(1)
     print(
         f"teacher {options.teacher}, student {options.student}, {options.images} images, ms of CPU an image"
     )
     print("kept  teacher   speed-up (theory)       step   speed-up (theory)")
     full: tuple[float, ...] | None = None
-    for count in COUNTS:
+    for count in counts:
         method = build(options, count)
         images, visible = given.crops["global"][0], places[:, :count].sort(1).values
         works = (partial(method.teacher, images, visible), partial(step, method, given))
@@ -62,25 +65,33 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--teacher", default="deit_small_patch16_224")
     parser.add_argument("--student", default="deit_tiny_patch16_224")
+    parser.add_argument("--small", action="store_true")
     return parser.parse_args()
 
 
-def batch(images: int) -> Batch:
+def batch(images: int, *, side: int) -> Batch:
     """Noise: the time does not depend on what is seen."""
     who = torch.arange(images)
-    pixels = torch.randn(1, images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(1, images, 3, side, side, generator=torch.Generator().manual_seed(0))
     return Batch({"global": pixels}, who % 10, who, torch.zeros_like(who), who, 0, images, 0)
 
 
 def build(options: argparse.Namespace, count: int) -> MaskedKDMethod:
-    """The method with untrained networks; all 196 patches go through the same code as fewer."""
-    crops = MultiCrop(global_crops=Crops(count=1, blur=0.0, solarise=0.0), local_crops=LocalCrops(count=0))
+    """The method with untrained networks; all patches go through the same code as fewer."""
+    side = 64 if options.small else 224
+    cut = Crops(count=1, size=side, blur=0.0, solarise=0.0)
+    crops = MultiCrop(global_crops=cut, local_crops=LocalCrops(count=0))
+    teacher, student = FrozenNetwork(name=options.teacher), Backbone(name=options.student)
+    if options.small:
+        teacher = FrozenNetwork(name=options.teacher, dim=192, depth=6, **SMALL)
+        student = Backbone(name=options.student, dim=96, depth=4, image_size=side, **SMALL)
+    whole = count in (COUNTS[0], SMALL_COUNTS[0])
     settings = MaskedKD(
-        classes=1000,
-        teacher=FrozenNetwork(name=options.teacher),
-        keep=Keep(count=None if count == 196 else count),
+        classes=10 if options.small else 1000,
+        teacher=teacher,
+        keep=Keep(count=None if whole else count),
     )
-    return MaskedKDMethod(settings, Backbone(name=options.student), Mask(views="none"), crops, seed=0).train()
+    return MaskedKDMethod(settings, student, Mask(views="none"), crops, seed=0).train()
 
 
 def step(method: MaskedKDMethod, given: Batch) -> None:
