@@ -1,7 +1,7 @@
 """Linear classifiers on a backbone's tokens, for methods that learn from labels."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raymask.backbone import VisionBackbone
@@ -32,3 +32,16 @@ def classifier(backbone: VisionBackbone, classes: int, *, seed: int) -> Classifi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Classifier(backbone.dim, classes, distilled=hasattr(backbone.vit, "dist_token"))
+
+
+@torch.no_grad()
+def share_right(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> Float[Tensor, ""]:
+    """The share of images whose likeliest class is their label."""
+    return (logits.argmax(-1) == labels).float().mean()
+
+
+@torch.no_grad()
+def monitors(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> dict[str, Tensor]:
+    """How sure a teacher is, in nats on average, and how often it is right."""
+    entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
+    return {"teacher_entropy": entropy, "teacher_accuracy": share_right(logits, labels)}

@@ -56,11 +56,6 @@ def keep_highest(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b kep
     return order[:, :count].sort(dim=1).values
 
 
-def keep_lowest(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b kept"]:
-    """The places of the `count` lowest scores of each row, ascending: the baseline that should be worse."""
-    return keep_highest(-scores, count)
-
-
 def with_random_share(
     scores: Float[Tensor, "b n"], noise: Float[Tensor, "b n"], *, count: int, share: float
 ) -> Float[Tensor, "b n"]:

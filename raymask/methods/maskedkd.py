@@ -16,7 +16,7 @@ from pipelines.batch import Batch
 from pipelines.crops import MultiCrop
 from pipelines.settings import Settings
 from raymask.backbone import VisionBackbone
-from raymask.classifier import classifier
+from raymask.classifier import classifier, monitors, share_right
 from raymask.convbackbone import AnyBackbone
 from raymask.distillation import base_loss, combine
 from raymask.frozen import FrozenNetwork
@@ -24,9 +24,10 @@ from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
 from raymask.methods.kd_objectives import Attention, Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
+from raymask.methods.maskedkd_masks import check_settings
 from raymask.methods.method import Method, Network
 from raymask.methods.study import Studied, at, attention_at, study, wide
-from raymask.methods.views import check_single_views, draw_masks, drop_path_draws
+from raymask.methods.views import draw_masks, drop_path_draws
 from raymask.mixing import Erasing, Mixing, erase, mix
 from raymask.progress import Progress
 from raymask.schedules import Constant
@@ -131,7 +132,7 @@ class MaskedKDMethod(Method):
         logits, distilled = (wide(z) for z in self.student.head(student.tokens))
         base = base_loss(logits, targets, smoothing=self.settings.mixing.smoothing)
         labels = targets.argmax(-1) if targets.is_floating_point() else targets
-        report = {"loss": base, "base": base.detach(), "accuracy": _share_right(logits, labels)}
+        report = {"loss": base, "base": base.detach(), "accuracy": share_right(logits, labels)}
         objective = self.settings.objective
         if isinstance(objective, Nothing):
             return report | self._report_masks(None, images, batch)
@@ -151,7 +152,7 @@ class MaskedKDMethod(Method):
         kd = torch.stack(list(terms.values())).sum()
         report["loss"] = combine(base, kd, alpha=objective.alpha(progress))
         report |= {name: term.detach() for name, term in terms.items()}
-        return report | _monitors(lesson.teacher, labels) | self._report_masks(visible, images, batch)
+        return report | monitors(lesson.teacher, labels) | self._report_masks(visible, images, batch)
 
     def _augment(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
         """What both networks get: images erased, then mixed. Views count as images of their own."""
@@ -244,41 +245,5 @@ class MaskedKDMethod(Method):
             "temperature": getattr(objective, "temperature", None),
         }
         named |= {"guidance": keep.guidance, "keep_ratio": keep.ratio, "keep_count": keep.count}
+        named |= {"random_share": keep.random_share}
         return {name: schedule(progress) for name, schedule in named.items() if schedule is not None}
-
-
-def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
-    """Raises ValueError, in a sentence, for what the method has no use for."""
-    if settings.classes is None:
-        raise ValueError("method.classes is not known: distillation with labels needs data with classes")
-    if mask.views == "student_and_teacher":
-        raise ValueError(
-            "mask.views=student_and_teacher: what the teacher sees is chosen by method.keep; "
-            "mask.views=student_globals masks the student as well, none leaves it alone"
-        )
-    check_single_views(mask)
-    if mask.is_guided:
-        raise ValueError(
-            f"mask.strategy.kind={mask.strategy.kind} needs a guide that runs before the student, but in "
-            "method.kind=maskedkd the student runs first: set mask.views=none, or a mask without scores"
-        )
-    if mask.views != "none" and mask.kind == "drop" and isinstance(settings.objective, Manifold | Attention):
-        raise ValueError(
-            f"objective.kind={settings.objective.kind} compares both networks patch by patch, but "
-            "mask.kind=drop takes some of the student's away: set mask.views=none"
-        )
-    if crops.local_crops.count:
-        raise ValueError(
-            "method.kind=maskedkd learns from global crops only: set data.crops.local_crops.count=0"
-        )
-
-
-@torch.no_grad()
-def _share_right(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> Float[Tensor, ""]:
-    return (logits.argmax(-1) == labels).float().mean()
-
-
-@torch.no_grad()
-def _monitors(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> dict[str, Tensor]:
-    entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
-    return {"teacher_entropy": entropy, "teacher_accuracy": _share_right(logits, labels)}

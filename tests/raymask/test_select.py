@@ -6,7 +6,6 @@ import torch
 from raymask.masks.select import (
     keep_count,
     keep_highest,
-    keep_lowest,
     map_grid,
     patch_scores,
     with_random_share,
@@ -56,14 +55,14 @@ def test_the_highest_scores_are_kept_in_order_of_place():
 
 def test_the_lowest_scores_are_the_others_of_the_highest():
     scores = draws(3, 20)
-    high, low = keep_highest(scores, 13), keep_lowest(scores, 7)
+    high, low = keep_highest(scores, 13), keep_highest(-scores, 7)
     assert torch.equal(torch.cat([high, low], 1).sort(1).values, torch.arange(20).expand(3, 20))
 
 
 def test_ties_go_to_the_lower_place():
     scores = torch.tensor([[0.5, 0.7, 0.5, 0.5, 0.1]])
     assert keep_highest(scores, 3).tolist() == [[0, 1, 2]]
-    assert keep_lowest(scores, 2).tolist() == [[0, 4]]
+    assert keep_highest(-scores, 2).tolist() == [[0, 4]]
 
 
 def test_a_count_above_the_patches_is_refused_with_what_is_possible():
@@ -137,7 +136,7 @@ def test_without_scores_chance_alone_decides():
 
 def test_the_lowest_can_be_preferred():
     scores = draws(3, 40)
-    assert torch.equal(choose(Keep(count=9, prefer="lowest"), scores), keep_lowest(scores, 9))
+    assert torch.equal(choose(Keep(count=9, prefer="lowest"), scores), keep_highest(-scores, 9))
 
 
 def test_a_count_is_of_the_teachers_grid():
