@@ -3,19 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import torch
 
 from pipelines.batch import Batch
 from pipelines.crops import Crops, LocalCrops, MultiCrop
-from raymask.config import Config
 from raymask.distillation import attention_loss
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
 from raymask.methods.kd_objectives import Attention, Deit, Hard, Manifold, Nothing, Soft
 from raymask.methods.keep import Keep
-from raymask.methods.labels import with_classes
 from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
 from raymask.mixing import Erasing, Mixing
 from raymask.progress import Progress
@@ -259,51 +256,6 @@ def test_a_setting_that_cannot_serve_gets_one_sentence(given, sentence):
 def test_a_selector_is_needed_where_a_network_chooses():
     with pytest.raises(ValueError, match=r"method\.selector must say which one"):
         MaskedKD(keep=Keep(source="network"))
-
-
-def config(**method) -> Config:
-    return Config.model_validate(
-        {"method": {"kind": "maskedkd", **method}, "evaluate": {"network": "student"}}
-    )
-
-
-class Labelled:
-    """A source as far as labels go."""
-
-    def __init__(self, labels: list[int], classes: int) -> None:
-        self.labels, self.classes = np.array(labels), [str(i) for i in range(classes)]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def test_the_number_of_classes_is_the_datas():
-    assert with_classes(config(), Labelled([0, 1, 2], 3)).method.classes == 3
-
-
-@pytest.mark.parametrize(
-    ("labels", "classes", "given", "sentence"),
-    [
-        ([0, -1, 1], 2, {}, "but 1 of its 3 images have none"),
-        ([-1, -1], 0, {}, "but 2 of its 2 images have none: give images in two or more folders"),
-        ([0, 0], 1, {}, "but all its images are of one class: give images in two or more folders"),
-        ([0, 1], 2, {"classes": 10}, r"method\.classes=10, but .* has 2 classes"),
-    ],
-)
-def test_data_that_cannot_teach_is_refused(labels, classes, given, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        with_classes(config(**given), Labelled(labels, classes))
-
-
-def test_a_frozen_teacher_is_not_evaluated():
-    wrong = config().model_copy(update={"evaluate": Config().evaluate})
-    with pytest.raises(ValueError, match=r"give evaluate\.network=student"):
-        with_classes(wrong, Labelled([0, 1], 2))
-
-
-def test_methods_without_labels_take_any_data():
-    plain = Config()
-    assert with_classes(plain, Labelled([-1], 0)) is plain
 
 
 def test_an_untrained_teacher_is_said_to_be_one():
