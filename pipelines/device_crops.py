@@ -107,7 +107,8 @@ def cut(
     across = axis_weights(field(views, "left"), field(views, "width"), size[1], luma.shape[2])
     across = torch.where(flip[..., None, None], across.flip(2), across)
     coarse_down, coarse_across = over_chroma(down).to(dtype), over_chroma(across).to(dtype)
-    y = _products(down.to(dtype), luma.to(dtype), across.to(dtype)).float()
-    u, v = (_products(coarse_down, (chroma.to(dtype) - 128), coarse_across).float() for chroma in chromas)
+    # Around 0, bfloat16 keeps each level; rows of weights sum to 1, so that the middle comes back unchanged.
+    y = _products(down.to(dtype), luma.to(dtype) - 128, across.to(dtype)).float() + 128
+    u, v = (_products(coarse_down, chroma.to(dtype) - 128, coarse_across).float() for chroma in chromas)
     rgb = torch.stack([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u], dim=2)
     return rgb.transpose(0, 1)
