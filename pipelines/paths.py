@@ -23,7 +23,7 @@ def expand(path: str, *, pipes: Cache | None = None, inside: tuple[str, ...] = (
         if pipes is None:
             raise ValueError(
                 f"{_shown(path)} would run a shell command: pipes are refused, give the tars themselves, "
-                "or set allow_pipe=true if you trust whoever wrote it"
+                "or set data.allow_pipe=true (to pack: allow_pipe=true) if you trust whoever wrote it"
             )
         return [str(spool(one, pipes)) for one in _braces(path, words=False)]
     path = local(path)

@@ -13,6 +13,7 @@ from pipelines.loader import Loader
 from pipelines.rows import Mode
 from pipelines.source import Source
 from raymask.device import moved, pins_memory, synchronise
+from raymask.pace import Spans
 from raymask.world import World, sum_across
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _rate(config: Config, mode: Mode, source: Source, *, world: World, device: t
     pin = pins_memory(device)
     with Loader(data, source, batch=batch, seed=config.run.seed, steps=BATCHES, pin=pin) as loader:
         begun = 0.0
-        for number, _ in enumerate(moved(loader, device, finish)):
+        for number, _ in enumerate(moved(loader, device, finish, Spans(device))):
             if number == WARM:
                 synchronise(device)
                 begun = time.perf_counter()

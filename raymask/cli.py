@@ -104,6 +104,25 @@ def verify(
 
 
 @app.command()
+def bench(
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="data=PATH [KEY=VALUE]...",
+            help="settings of the data, batch, seconds",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure how fast data come, and say what limits them and what to change: raymask bench data=shards."""
+    from raymask.bench import Bench, bench
+    from raymask.overrides import settings_of
+
+    for line in bench(settings_of(Bench, changes or [])):
+        print(line, flush=True)
+
+
+@app.command()
 def evaluate(
     run: RunOrCheckpoint,
     changes: Changes = None,

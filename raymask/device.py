@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from pipelines.batch import Batch
+from raymask.pace import Spans
 
 Precision = Literal["auto", "float32", "bf16"]
 
@@ -97,25 +98,35 @@ def describe(device: torch.device) -> str:
 
 
 def moved(
-    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch]
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch], spans: Spans
 ) -> Iterator[Batch]:
-    """The batches on `device`, after `finish` there (the device's share of augmentation).
+    """The batches on `device`, after `finish` there (the device's share of augmentation), timed by `spans`.
 
     On CUDA the next one is copied and finished on a side stream while this one trains.
     """
-    if device.type != "cuda":
-        return map(finish, batches)
-    return _moved_ahead(batches, device, finish)
+    return (_moved_ahead if device.type == "cuda" else _finished_here)(batches, device, finish, spans)
+
+
+def _finished_here(
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch], spans: Spans
+) -> Iterator[Batch]:
+    for batch in batches:
+        with spans("finish"):
+            finished = finish(batch)
+        yield finished
 
 
 def _moved_ahead(
-    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch]
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch], spans: Spans
 ) -> Iterator[Batch]:
     stream = torch.cuda.Stream(device)
     ready: Batch | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            coming = finish(batch.to(device))
+            with spans("transfer"):
+                coming = batch.to(device)
+            with spans("finish"):
+                coming = finish(coming)
         if ready is not None:
             yield ready
         # Waiting here, after the step that used `ready` was queued, lets that step and this copy overlap.

@@ -22,6 +22,7 @@ from raymask.context import RunContext
 from raymask.device import describe, moved, peak_memory, pins_memory
 from raymask.evaluate import evaluate
 from raymask.metrics import Running
+from raymask.pace import Spans, pace
 from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
@@ -41,7 +42,7 @@ def fit(training: Training, folder: Path, context: RunContext) -> bool:
     """Trains from the host's latest checkpoint, whoever that is; whether it came to the end of the run."""
     plan, config = training.plan, training.config
     with _opened(training, folder, context) as live:
-        for batch in moved(live.loader, training.device, finisher(config, training.dtype)):
+        for batch in moved(live.loader, training.device, finisher(config, training.dtype), live.spans):
             values = train_step(
                 training.parallel,
                 batch,
@@ -76,6 +77,7 @@ class _Live:
     loader: Loader
     running: Running
     watch: Stopwatch
+    spans: Spans
     start: int
 
     @property
@@ -102,7 +104,8 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
         bad_log=folder / "bad_samples.jsonl",
     )
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
-    live = _Live(training, folder, context, console, loader, running, Stopwatch(), start)
+    times = Stopwatch(), Spans(training.device)
+    live = _Live(training, folder, context, console, loader, running, *times, start)
     with closing(console), closing(loader):
         for remark in (said, training.remark, training.evaluation.missing, *training.method.remarks()):
             if remark is not None:
@@ -153,11 +156,11 @@ def _log(live: _Live, done: int, values: Values) -> None:
     agree(live.loader.bad, world=live.training.world, device=live.training.device)
     plan, (means, signatures) = live.training.plan, live.running.take()
     images, seconds = live.watch.take()
-    timings = live.loader.take_timings()
+    timings = live.loader.take_timings() | live.spans.take()
     last = plan.progress(done - 1)
     line = {"step": done, "images": done * plan.batch, "epoch": last.epoch, "progress": done / plan.steps}
     line |= means | {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-    line |= {"images_per_s": images / seconds, "data_wait": timings["data_wait"] / seconds}
+    line |= pace(images, seconds, timings)
     if live.training.world.leads:
         metrics.append(live.lines, {**line, **signatures})
         if done % (_WATCH * plan.log) == 0:

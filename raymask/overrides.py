@@ -51,7 +51,9 @@ def parse(overrides: list[str]) -> dict:
             raise ValueError(
                 f"'{item}' is not key=value; a setting is given as, for instance, train.epochs=10"
             )
-        value = read_yaml(text, where=f"the value of '{path.strip()}'")
+        # YAML keeps @ for itself, but @FILE is how a list of shards is named.
+        listed = text.startswith("@")
+        value = text if listed else read_yaml(text, where=f"the value of '{path.strip()}'")
         # A later data.crops=... must join data=PATH, not replace it.
         name = "data.train" if path.strip() == "data" and isinstance(value, str) else path.strip()
         tree = _put(tree, name.split("."), value)

@@ -26,6 +26,9 @@ def curves(facts: Facts) -> list[Chart]:
         Chart("gradient norm", _training(facts, "grad_norm"), from_zero=True),
         Chart("images a second", _training(facts, "images_per_s"), from_zero=True),
         Chart("share of time waiting for data", _training(facts, "data_wait"), from_zero=True),
+        Chart("loader: threads busy", _data(facts, "read", "decode", "cut"), from_zero=True),
+        Chart("loader: batches ready", _data(facts, "queue"), from_zero=True),
+        Chart("data on the device, share of time", _data(facts, "transfer", "finish"), from_zero=True),
     ]
     return [chart for chart in charts if chart.legend]
 
@@ -37,6 +40,10 @@ def _parts(facts: Facts) -> list[str]:
 
 def _training(facts: Facts, *names: str) -> list[Line]:
     return [_line(name, facts.training, name) for name in names]
+
+
+def _data(facts: Facts, *parts: str) -> list[Line]:
+    return [_line(part, facts.training, f"data_{part}") for part in parts]
 
 
 def _evaluated(facts: Facts, *names: str) -> list[Line]:

@@ -7,10 +7,9 @@ import pytest
 
 from raymask.augment import choose
 from raymask.config import read
+from raymask.pace import TIMES
 from raymask.train import resume
 from tests.raymask.tiny_run import pictures, tiny_run
-
-TIMES = ("images_per_s", "data_wait")
 
 
 def training_lines(run: Path) -> list[dict]:

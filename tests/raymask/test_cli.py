@@ -47,6 +47,7 @@ def test_every_verb_is_there_and_has_a_line_of_help(call):
         "resume",
         "pack",
         "inspect",
+        "bench",
         "evaluate",
         "export",
         "report",

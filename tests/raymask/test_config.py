@@ -79,6 +79,11 @@ def test_another_kind_drops_the_settings_of_the_former_one():
     assert as_dict.optim.weight_decay.kind == "linear"
 
 
+def test_a_list_of_shards_is_named_as_in_the_docs():
+    assert load("dino-random-mask", ["data=@list.txt"]).data.train == "@list.txt"
+    assert load("dino-random-mask", ["data.val=@https://host/list.txt"]).data.val == "@https://host/list.txt"
+
+
 def test_overrides_do_not_depend_on_their_order():
     changes = ["mask.ratio.kind=linear", "mask.ratio.start=0.1", "mask.ratio.end=0.5", "train.epochs=3"]
     assert load("dino-random-mask", changes) == load("dino-random-mask", changes[::-1])

@@ -7,6 +7,7 @@ from pipelines.batch import Batch
 from pipelines.crops import MultiCrop
 from pipelines.finish import Finisher
 from raymask import device
+from raymask.pace import Spans
 from raymask.plan import Train, plan
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def test_on_a_cpu_batches_pass_as_they_are():
     batches = [
         Batch({"global": torch.ones(1, 2, 3, 4, 4)}, rows, rows, rows, rows, step, 2, 0) for step in range(3)
     ]
-    arrived = device.moved(batches, CPU, Finisher(MultiCrop()))
+    arrived = device.moved(batches, CPU, Finisher(MultiCrop()), Spans(CPU))
     assert all(mine is theirs for mine, theirs in zip(arrived, batches, strict=True))
 
 
@@ -52,7 +53,7 @@ def test_on_a_gpu_batches_arrive_whole_and_in_order():
             crops = torch.full((2, 64, 3, 64, 64), float(step)).pin_memory()
             yield Batch({"global": crops}, rows, rows, rows, rows, step, 64, step)
 
-    for step, batch in enumerate(device.moved(batches(), gpu, Finisher(MultiCrop()))):
+    for step, batch in enumerate(device.moved(batches(), gpu, Finisher(MultiCrop()), Spans(gpu))):
         work = torch.ones(2048, 2048, device=gpu) @ torch.ones(2048, 2048, device=gpu)
         assert batch.step == step and batch.crops["global"].device == gpu
         assert bool((batch.crops["global"] == step).all()) and work[0, 0] == 2048

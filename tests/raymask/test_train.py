@@ -16,6 +16,7 @@ from pipelines.lock import lock
 from raymask import presets
 from raymask.config import load, read
 from raymask.fit import Diverged
+from raymask.pace import TIMES
 from raymask.signals import Stopped
 from raymask.train import LOCK, resume, train
 
@@ -33,7 +34,7 @@ REQUIRED = (
         "guidance",
         "grad_norm",
     ),
-    *("images_per_s", "data_wait", "teacher_entropy", "samples", "masks"),
+    *(*TIMES, "teacher_entropy", "samples", "masks"),
 )
 
 
@@ -46,7 +47,7 @@ def lines(run: Path) -> list[dict]:
 
 
 def without_times(found: list[dict]) -> list[dict]:
-    return [{k: v for k, v in line.items() if k not in ("images_per_s", "data_wait")} for line in found]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in found]
 
 
 @pytest.fixture(scope="module")
