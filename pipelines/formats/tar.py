@@ -84,7 +84,8 @@ def members(file: int, length: int) -> Iterator[Member]:
             raise ValueError(f"the header at byte {position:,} is damaged: it has no size")
         if data + size > length:
             raise ValueError(
-                f"it is truncated: {_name(header)!r} ends beyond the {length:,} bytes of the file"
+                f"it is truncated: {_name(header).decode(errors='replace')!r} ends beyond the {length:,} "
+                "bytes of the file"
             )
         if kind in EXTENDED and size > MAX_EXTENSION:
             raise ValueError(f"the extended header at byte {position:,} claims {size:,} bytes, too many")

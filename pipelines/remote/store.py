@@ -115,6 +115,10 @@ def _try(action: Callable[[], T]) -> T:
 
 def _failure(error: Exception) -> Failure:
     """What an error of a file system means. Unknown ones may pass, so they are not final."""
+    # fsspec says of every HTTP fault on asking for a size that the file is not there.
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and type(cause).__module__.startswith("aiohttp."):
+        return _failure(cause)  # type: ignore[arg-type]  # its module says that there is one
     status = getattr(error, "status", None) or getattr(error, "code", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return Failure("it is not there", missing=True)
@@ -131,7 +135,12 @@ def _failure(error: Exception) -> Failure:
         return Failure(f"the server answered with status {status}")
     number = getattr(error, "errno", None)
     words = (errno.errorcode.get(number, "") if number else "", type(error).__name__)
-    return Failure(" ".join(words).strip())
+    said = " ".join(words).strip()
+    return Failure(f"no connection to the server ({said})" if _is_without_connection(error) else said)
+
+
+def _is_without_connection(error: Exception) -> bool:
+    return isinstance(error, ConnectionError) or type(error).__name__.startswith("ClientConnector")
 
 
 def sentence(url: str, failure: Failure) -> str:

@@ -1,6 +1,7 @@
 """Shards behind a real web server: faults delay, or stop with a sentence; they never change what comes."""
 
 import shutil
+import socket
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipelines.pack import pack
 from pipelines.plan import Packing
-from pipelines.remote import download, retry
+from pipelines.remote import download, retry, store
 from pipelines.source import ShardError, open_source
 from pipelines.verify import Verify, verify
 from tests.pipelines.remote.server import FAULTS, Reply, serving
@@ -185,6 +186,23 @@ def test_nothing_behind_a_url_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with serving(tmp_path) as server, pytest.raises(ValueError, match=r"/empty is no packed data set"):
         open_source(f"{server.url}/empty", cache=cache(tmp_path / "cache"))
+
+
+def test_only_what_the_server_says_is_missing_counts_as_missing(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"x")
+    with (
+        serving(tmp_path, lambda method, path, count, reply: Reply(503)) as server,
+        pytest.raises(retry.Failure, match="the server answered with status 503") as busy,
+    ):
+        store.stamp(f"{server.url}/x.tar")
+    with socket.socket() as taken:  # a port on which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(retry.Failure, match="no connection to the server") as gone:
+            store.stamp(f"http://127.0.0.1:{taken.getsockname()[1]}/x.tar")
+    with serving(tmp_path) as server, pytest.raises(retry.Failure, match="not there") as missing:
+        store.stamp(f"{server.url}/y.tar")
+    found = [(error.value.missing, error.value.final) for error in (busy, gone, missing)]
+    assert found == [(False, False), (False, False), (True, True)]
 
 
 def test_several_folders_behind_urls_are_one_data_set(tmp_path):
