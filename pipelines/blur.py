@@ -52,13 +52,18 @@ def _blur_rows(plane, taps, values, padded, out):
     reach = taps // 2
     for y in range(height):
         row = plane[y]
-        padded[:reach], padded[reach + width :] = np.float32(row[0]), np.float32(row[width - 1])
+        for x in range(reach):
+            padded[x] = np.float32(row[0])
+        for x in range(reach + width, len(padded)):
+            padded[x] = np.float32(row[width - 1])
         middle = padded[reach : reach + width]
         for x in range(width):
             middle[x] = np.float32(row[x])
         combine(padded, 0, 1, taps, values, out[reach + y])
-    for y in range(reach):
-        out[y], out[height + reach + y] = out[reach], out[reach + height - 1]
+    for y in range(reach):  # value by value: numba takes seconds to compile an assignment of arrays
+        for x in range(width):
+            out[y, x] = out[reach, x]
+            out[height + reach + y, x] = out[reach + height - 1, x]
 
 
 @njit(nogil=True)
