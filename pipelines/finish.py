@@ -44,26 +44,24 @@ class Finisher:
         return replace(batch, crops=self._finished(batch.raw), raw=None)
 
     def _finished(self, raw: Raw) -> dict[str, Tensor]:
-        levels = self._cut_all(raw) if isinstance(raw, RawPictures) else raw.levels
-        found, first = {}, 0
-        for name, group in self._crops.groups.items():
-            views = raw.views[:, first : first + group.count]
-            first += group.count
+        groups = self._crops.groups
+        views = dict(zip(groups, raw.views.split([group.count for group in groups.values()], dim=1)))
+        levels = self._cut_all(raw, views) if isinstance(raw, RawPictures) else raw.levels
+        found = {}
+        for name, group in groups.items():
             blurs = max(group.per_view("blur")) > 0
             # A view at a time: what is held besides the crops stays small.
-            parts = [self._colour(levels[name][v], views[:, v], blurs=blurs) for v in range(group.count)]
-            found[name] = torch.stack(parts)
+            each = zip(levels[name], views[name].unbind(1))
+            found[name] = torch.stack([self._colour(level, view, blurs=blurs) for level, view in each])
         return found
 
-    def _cut_all(self, raw: RawPictures) -> dict[str, Tensor]:
+    def _cut_all(self, raw: RawPictures, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """The crops of whole pictures, by view group."""
         planes = picture_canvases(raw.pixels, raw.starts, raw.sides, raw.largest)
-        found, first = {}, 0
-        for name, group in self._crops.groups.items():
-            views = raw.views[:, first : first + group.count]
-            first += group.count
-            found[name] = self._cut(planes, views, size=(group.height, group.width), dtype=self._dtype)
-        return found
+        return {
+            name: self._cut(planes, views[name], size=(group.height, group.width), dtype=self._dtype)
+            for name, group in self._crops.groups.items()
+        }
 
     def _painted(self, levels: Tensor, views: Tensor, *, blurs: bool) -> Tensor:
         """float [b, 3, n, m], not yet whole levels, to normalised float32 of the same shape."""

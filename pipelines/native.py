@@ -56,7 +56,7 @@ class Native(NamedTuple):
     cut: `render.cut_views`; cut_augmented: `randaugment_views.cut_augmented_views`
     augment: `randaugment_pixels.augment`; centre: `render.centre_views`; draw: `draws.draw_views`
     view: `render.render_levels` of an image uint8 [h, w, 3], and `render.normalise` of that
-    levels: `render.cut_levels` of a stored picture; cut_levels: `render.level_views`
+    levels: `render.cut_levels` of a stored picture; split: `render.level_views`
     place: `render.place_picture`
     jpeg_header, jpeg_bytes, jpeg_planes: `jpeg.header`, `jpeg.bytes_of`, `jpeg.planes`
     """
@@ -68,7 +68,7 @@ class Native(NamedTuple):
     draw: Callable
     view: Callable
     levels: Callable
-    cut_levels: Callable
+    split: Callable
     place: Callable
     jpeg_header: Callable
     jpeg_bytes: Callable
@@ -79,10 +79,13 @@ class Native(NamedTuple):
 def native() -> Native:
     """The entry points; the first call of each on a machine compiles it (seconds), later ones load it."""
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in _SOURCES)
-    return _entry_points(int.from_bytes(hashlib.blake2b(sources, digest_size=7).digest()))
+    digest = int.from_bytes(hashlib.blake2b(sources, digest_size=7).digest())
+    return Native(**_of_views(digest), **_of_pictures(digest))
 
 
-def _entry_points(digest: int) -> Native:
+def _of_views(digest: int) -> dict[str, Callable]:
+    """The entry points of rows of a batch."""
+
     @njit(nogil=True, cache=True)
     def cut(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
         _ = digest
@@ -94,6 +97,22 @@ def _entry_points(digest: int) -> Native:
         return cut_augmented_views(
             data, frame, key, sample, rules, affine, slot, views, global_out, local_out
         )
+
+    @njit(nogil=True, cache=True)
+    def split(data, frame, key, sample, rules, slot, views, global_out, local_out):
+        _ = digest
+        return level_views(data, frame, key, sample, rules, slot, views, global_out, local_out)
+
+    @njit(nogil=True, cache=True)
+    def place(data, frame, key, sample, rules, views, out):
+        _ = digest
+        return place_picture(data, frame, key, sample, rules, views, out)
+
+    return {"cut": cut, "cut_augmented": cut_augmented, "split": split, "place": place}
+
+
+def _of_pictures(digest: int) -> dict[str, Callable]:
+    """The entry points of single pictures and of parts of the work."""
 
     @njit(nogil=True, cache=True)
     def augment(levels, operation, fill):
@@ -122,16 +141,6 @@ def _entry_points(digest: int) -> Native:
         cut_levels(picture_of(data, frame), drawn, out)
 
     @njit(nogil=True, cache=True)
-    def split(data, frame, key, sample, rules, slot, views, global_out, local_out):
-        _ = digest
-        return level_views(data, frame, key, sample, rules, slot, views, global_out, local_out)
-
-    @njit(nogil=True, cache=True)
-    def place(data, frame, key, sample, rules, views, out):
-        _ = digest
-        return place_picture(data, frame, key, sample, rules, views, out)
-
-    @njit(nogil=True, cache=True)
     def jpeg_header(calls, struct, messages, data, frame):
         _ = digest
         return jpeg.header(calls, struct, messages, data, frame)
@@ -146,7 +155,6 @@ def _entry_points(digest: int) -> Native:
         _ = digest
         return jpeg.planes(calls, struct, messages, damage, frame, out)
 
-    return Native(
-        *(cut, cut_augmented, augment, centre, draw, view, levels, split, place),
-        *(jpeg_header, jpeg_bytes, jpeg_planes),
-    )
+    parts: dict[str, Callable] = {"augment": augment, "centre": centre, "draw": draw, "view": view}
+    jpegs = {"jpeg_header": jpeg_header, "jpeg_bytes": jpeg_bytes, "jpeg_planes": jpeg_planes}
+    return parts | {"levels": levels} | jpegs

@@ -122,7 +122,7 @@ class _SplitRows(Rows):
 
     def write(self, row: int, stored: Stored, key: np.uint64, sample: np.uint64) -> int:
         numbers = (key, sample, self._rules)
-        return native().cut_levels(stored.data, stored.frame, *numbers, row, self.views[row], *self._outs)
+        return native().split(stored.data, stored.frame, *numbers, row, self.views[row], *self._outs)
 
     def result(self) -> tuple[dict[str, Tensor], Raw | None]:
         levels = {name: crop[:, : self.count] for name, crop in self._block.tensors.items()}

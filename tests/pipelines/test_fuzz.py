@@ -18,7 +18,7 @@ from pipelines.formats.beton import BetonShard
 from pipelines.formats.ffcv import FIELD, HEADER
 from pipelines.formats.hashed import HashedFile
 from pipelines.formats.tar import BLOCK
-from pipelines.index import ShardError, index_bytes, parse_index
+from pipelines.index import ShardError, ShardIndex, index_bytes, parse_index
 from pipelines.manifest import NAME, Manifest, Shard, read_manifest, write_manifest
 from pipelines.planes import plane_decoder, plane_of
 from pipelines.scan import build_index
@@ -87,6 +87,17 @@ def a_tar(folder: Path) -> bytes:
     return tar(folder / "whole.tar", members).read_bytes()
 
 
+def sound_index(path: Path) -> ShardIndex | None:
+    """The index of a shard, which stays within its bytes; None where a sentence names the shard instead."""
+    try:
+        index = build_index(path)
+    except ShardError as error:
+        assert str(path) in str(error)
+        return None
+    parse_index(index_bytes(index))  # which checks that it stays within
+    return index
+
+
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("checked", [False, True])
 def test_any_tar_gives_an_index_within_its_bytes_or_a_sentence(tmp_path, examples, checked):
@@ -95,13 +106,8 @@ def test_any_tar_gives_an_index_within_its_bytes_or_a_sentence(tmp_path, example
 
     def read(data: bytes) -> None:
         path.write_bytes(with_checksums(data) if checked else data)
-        try:
-            index = build_index(path)
-        except ShardError as error:
-            assert str(path) in str(error)
-            return
-        parse_index(index_bytes(index))  # which checks that it stays within
-        assert all(isinstance(index.key(place), str) for place in range(len(index)))
+        index = sound_index(path)
+        assert index is None or all(isinstance(index.key(place), str) for place in range(len(index)))
 
     fuzz(examples, damaged(whole, places=fields), read)
 
@@ -125,12 +131,7 @@ def test_any_beton_gives_an_index_within_its_bytes_or_a_sentence(tmp_path, examp
 
     def read(data: bytes) -> None:
         path.write_bytes(data + whole[len(data) :] if len(data) == len(tables) else data)
-        try:
-            index = build_index(path)
-        except ShardError as error:
-            assert str(path) in str(error)
-            return
-        parse_index(index_bytes(index))  # which checks that it stays within
+        sound_index(path)
 
     fuzz(examples, damaged(tables, places=fields), read)
 
