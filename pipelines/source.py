@@ -148,18 +148,31 @@ def _open_one(path: Path) -> dict[str, Source]:
 
 def _splits_in(folder: Path) -> dict[str, Source]:
     """Packed data sets below a folder; or shards of other tools, in folders that are called like splits."""
+    packed, loose = split_folders(folder)
+    if packed and loose:
+        raise ValueError(without_manifest(next(iter(loose)), packed[0]))
+    if packed:
+        return {part.name: open_packed(part) for part in packed}
+    return {SPLITS[part.name.lower()]: open_shards(shards) for part, shards in loose.items()}
+
+
+def split_folders(folder: Path) -> tuple[list[Path], dict[Path, list[Path]]]:
+    """The packed data sets below a folder, and beside them the folders of other shards.
+
+    Where nothing below is packed, only folders that are called like splits count.
+    """
     below = sorted(part for part in folder.iterdir() if part.is_dir())
     packed = [part for part in below if (part / NAME).exists()]
-    loose = {part: shards for part in below if part not in packed and (shards := _shards_in(part))}
-    if not packed:
-        named = {SPLITS.get(part.name.lower()): shards for part, shards in loose.items()}
-        return {split: open_shards(shards) for split, shards in named.items() if split is not None}
-    if loose:
-        raise ValueError(
-            f"{next(iter(loose))} holds shards but no {NAME}, which {packed[0]} beside it has: pack it "
-            "again, put the file back, or name each by itself as data.train and data.val"
-        )
-    return {part.name: open_packed(part) for part in packed}
+    others = [part for part in below if part not in packed and (packed or part.name.lower() in SPLITS)]
+    return packed, {part: shards for part in others if (shards := _shards_in(part))}
+
+
+def without_manifest(folder: Path, packed: Path) -> str:
+    """The sentence on shards whose manifest is gone, beside a data set that has one."""
+    return (
+        f"{folder} holds shards but no {NAME}, which {packed} beside it has: pack it again, put the file "
+        "back, or name each by itself as data.train and data.val"
+    )
 
 
 def _shards_in(folder: Path) -> list[Path]:

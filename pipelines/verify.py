@@ -27,7 +27,7 @@ from pipelines.plan import MAX_PIXELS
 from pipelines.preparing import Item, prepared
 from pipelines.remote.urls import is_remote, public
 from pipelines.settings import Settings
-from pipelines.source import SHARDS, Source, open_splits
+from pipelines.source import SHARDS, Source, open_splits, split_folders, without_manifest
 
 
 class Verify(Settings):
@@ -132,14 +132,14 @@ def _shards(path: Path, found: _Findings) -> list[Expected]:
         return []
     if (path / JOURNAL).exists():
         found.broken.append(f"packing into {path} was not finished: run the same pack again")
-    folders = [place for place in (path, *sorted(path.iterdir())) if (place / NAME).exists()]
-    if folders:
-        return [
-            Expected(folder / name, shard)
-            for folder in folders
-            for name, shard in _known(folder, found).items()
-        ]
-    return [Expected(one) for one in sorted(path.iterdir()) if one.suffix in SHARDS]
+    packed, loose = ([path], {}) if (path / NAME).exists() else split_folders(path)
+    if packed:
+        found.broken += [without_manifest(folder, packed[0]) for folder in loose]
+    known = [
+        Expected(folder / name, shard) for folder in packed for name, shard in _known(folder, found).items()
+    ]
+    own = [] if packed else [one for one in sorted(path.iterdir()) if one.suffix in SHARDS]
+    return known + [Expected(one) for one in [*own, *(one for each in loose.values() for one in each)]]
 
 
 def _known(folder: Path, found: _Findings) -> dict[str, Shard]:

@@ -12,7 +12,7 @@ from pipelines.jpeg_library import find_library
 from pipelines.loader import Loader
 from pipelines.rows import Mode
 from pipelines.source import Source
-from raymask.device import moved, pins_memory, synchronise
+from raymask.device import autocast_dtype, moved, pins_memory, synchronise
 from raymask.pace import Spans
 from raymask.world import World, sum_across
 
@@ -68,7 +68,7 @@ def _rate(config: Config, mode: Mode, source: Source, *, world: World, device: t
     """Images a second of all ranks through loader and device, after a warm-up; the same number on each."""
     batch = min(IMAGES, len(source))
     data = _chosen(config, mode).data
-    finish = finisher(config, torch.bfloat16 if torch.cuda.is_bf16_supported() else None)
+    finish = finisher(config, autocast_dtype(device, config.train.precision))
     pin = pins_memory(device)
     with Loader(data, source, batch=batch, seed=config.run.seed, steps=BATCHES, pin=pin) as loader:
         begun = 0.0

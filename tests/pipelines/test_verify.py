@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.index import index_path
 from pipelines.journal import Journal
+from pipelines.manifest import NAME
 from pipelines.pack import Packing, pack
 from pipelines.verify import Verify, verify
 from tests.pipelines.storage import files, folder, picture, shard, tar
@@ -131,6 +132,19 @@ def test_a_pack_that_was_not_finished_is_said(tmp_path):
     with Journal(tmp_path / "out", "plan"):
         pass
     assert "was not finished" in looked(tmp_path / "out").broken[0]
+
+
+def test_splits_of_foreign_shards_are_checked_and_a_lost_manifest_is_said(tmp_path):
+    for split in ("train", "val"):
+        pack(folder(tmp_path / split, each=3), tmp_path / "tars" / split)
+        (tmp_path / "tars" / split / NAME).rename(tmp_path / f"{split}.json")
+    found = looked(tmp_path / "tars")
+    assert found.whole and (found.shards, found.images) == (2, 12)
+
+    (tmp_path / "val.json").rename(tmp_path / "tars" / "val" / NAME)
+    found = looked(tmp_path / "tars")
+    assert len(found.broken) == 1 and f"train holds shards but no {NAME}" in found.broken[0]
+    assert (found.shards, found.images) == (2, 12)
 
 
 def test_a_damaged_manifest_is_said(packed):
