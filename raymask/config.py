@@ -14,6 +14,7 @@ from pipelines.data import Data
 from pipelines.settings import Settings
 from raymask import overrides, presets
 from raymask.convbackbone import AnyBackbone
+from raymask.distributed.settings import Cluster, Workers
 from raymask.evaluate.settings import Evaluate
 from raymask.masks import Mask
 from raymask.methods import MethodSettings
@@ -26,7 +27,10 @@ from raymask.vit import Backbone
 
 
 class Config(Settings):
-    """A run, complete: two runs with equal configs and data are equal."""
+    """A run, complete: two runs with equal configs and data are equal.
+
+    workers: processes on a Ray cluster, such as 4, or 2:8 where their number may change; null is this process
+    """
 
     run: Run = Run()
     data: Data = Data()
@@ -36,6 +40,8 @@ class Config(Settings):
     optim: Optim = Optim()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    workers: Workers | None = None
+    cluster: Cluster = Cluster()
     debug: bool = False
 
     @model_validator(mode="after")

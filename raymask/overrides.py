@@ -15,10 +15,10 @@ Given = TypeVar("Given", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where it matters: 1e-4 is a number, and only true and false are truth values."""
+    """YAML 1.2 where it matters: 1e-4 is a number, 2:8 is not 128, only true and false are truth values."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own class attribute)
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":int", ":bool"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -26,6 +26,8 @@ class _Loader(yaml.SafeLoader):
 _NUMBER = re.compile(
     r"^[-+]?(\d[\d_]*\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$"
 )
+_WHOLE = re.compile(r"^[-+]?(0|[1-9][\d_]*|0x[0-9a-fA-F_]+)$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")

@@ -30,10 +30,13 @@ class Run(Settings):
 
     name: of the run's directory; null takes the name of the preset or config file
     root: directory that holds the runs
+    resume: whether a run of that name and config is continued where there is one, instead of refused: for
+        whatever may be started twice, such as a job
     """
 
     name: str | None = None
     root: str = "runs"
+    resume: bool = False
     seed: int = 0
 
     @field_validator("name")

@@ -22,6 +22,7 @@ Tensors = dict[str, Tensor]
 HARMLESS = (
     "run.name",
     "run.root",
+    "run.resume",
     "data.train",  # the fingerprint tells whether it is the same data elsewhere
     "data.val",
     "data.cache",
@@ -34,6 +35,8 @@ HARMLESS = (
     "train.checkpoint_images",
     "train.keep",
     "evaluate",
+    "workers",
+    "cluster",
     "debug",
 )
 

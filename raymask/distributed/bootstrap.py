@@ -1,0 +1,91 @@
+"""Joining a Ray cluster, or starting one on this machine for as long as it is needed."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raymask.distributed.settings import Cluster
+
+# Read by Ray when it is imported or by the processes it starts; what a user has set stays.
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl is ours
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_LOCAL = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts this machine, and it complains each time
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+def prepare_environment(*, local: bool) -> None:
+    """Sets Ray's defaults in the environment, before Ray is imported; `local`: for a cluster of our own."""
+    for name, value in (_ALWAYS | (_LOCAL if local else {})).items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected(cluster: Cluster, *, cpus: int | None = None) -> Iterator[None]:
+    """Within it, Ray is initialised on `cluster`; what was started for it ends with it.
+
+    cpus: of a cluster that is started here; None: the cores of this machine. A process that has joined a
+    cluster already (a job's, a test's) stays in it. Raises ValueError where there is no cluster to join.
+    """
+    prepare_environment(local=cluster.address is None)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if cluster.address is None:
+        ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_quiet())
+        _close_token()
+    else:
+        _join(cluster.address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Joins a cluster that runs already. Raises ValueError with what is wrong with it."""
+    import ray
+
+    try:
+        ray.init(address=address, **_quiet())
+    except ConnectionError as error:
+        raise ValueError(
+            f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or set "
+            "cluster.address=null to start one on this machine for the run"
+        ) from error
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "ersion mismatch" in str(error):
+            raise ValueError(
+                f"the Ray cluster at {address} runs other versions than this process (here Ray "
+                f"{ray.__version__} on Python {platform.python_version()}): {said}"
+            ) from error
+        if "uthentication" in type(error).__name__ or "token" in said.lower():
+            raise ValueError(
+                f"the Ray cluster at {address} refuses this process's token: set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH to a file with the cluster's own"
+            ) from error
+        raise
+
+
+def _quiet() -> dict:
+    return {"logging_level": "WARNING", "configure_logging": True, "log_to_driver": True}
+
+
+def _close_token() -> None:
+    """Ray writes the token of a local cluster readable for all users of the machine."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if path.exists() and path.stat().st_uid == os.getuid():
+        path.chmod(0o600)
