@@ -9,12 +9,13 @@ from torch import Tensor
 from pipelines.batch import Batch
 from raymask.backbone import VisionBackbone
 from raymask.masks import Mask, mask_signature
-from raymask.masks.disjoint import Disjoint, disjoint_order, hidden_from, unit_patches
+from raymask.masks.disjoint import Disjoint, Plan, disjoint_order, hidden_from, unit_patches
 from raymask.methods.views import draw_masks
 from raymask.progress import Progress
 from raymask.streams import Rng, uniforms
 
-# c: crops of an image   b: images   q: masked views of crops   n: patches   k: visible patches
+# c: crops of an image   b: images   r: crops of all images   v: views of a crop   q: masked views of crops
+# s: units of an image   n: patches   k: visible patches
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,16 @@ def _disjoint(strategy: Disjoint, ratio: float, batch: Batch, backbone: VisionBa
     keys = [rng.per_sample("mask", batch.epochs, batch.samples, crop) for crop in range(len(crops))]
     draws = torch.stack([uniforms(key, counts.views * counts.units) for key in keys])
     draws = draws.unflatten(2, (counts.views, counts.units)).permute(2, 0, 1, 3).flatten(1, 2)
-    units = disjoint_order(draws, counts)[:, :, : counts.visible]
-    visible = unit_patches(units.flatten(0, 1), grid, strategy.unit)
-    hidden = hidden_from(visible, grid[0] * grid[1])
+    visible, hidden = cut_views(draws, counts, grid=grid, unit=strategy.unit)
     rows = hidden.unflatten(0, (counts.views, len(crops), -1)).flatten(0, 1)
     signatures = [mask_signature(row, batch.epochs, batch.samples, view) for view, row in enumerate(rows)]
     return Views(visible, hidden, counts.views, torch.stack(signatures).sum())
+
+
+def cut_views(
+    draws: Float[Tensor, "v r s"], counts: Plan, *, grid: tuple[int, int], unit: int
+) -> tuple[Int[Tensor, "q k"], Bool[Tensor, "q n"]]:
+    """The visible patches and the masks of all views, view by view, given a uniform draw a view and unit."""
+    units = disjoint_order(draws, counts)[:, :, : counts.visible]
+    visible = unit_patches(units.flatten(0, 1), grid, unit)
+    return visible, hidden_from(visible, grid[0] * grid[1])

@@ -24,17 +24,16 @@ from raymask.ema import ema_
 from raymask.masks import Mask
 from raymask.masks.attention import AttentionStrategy
 from raymask.methods.disjoint_views import Views, draw_views
-from raymask.methods.mae_masks import check_masks
+from raymask.methods.mae_masks import check_masks, check_settings, fitting
 from raymask.methods.mae_weights import fix_positions, initialise
 from raymask.methods.method import Method, Network
 from raymask.methods.views import drop_path_draws
 from raymask.progress import Progress
 from raymask.streams import Rng
 from raymask.targets import Distance, FrozenTeacher, Pixels, Target, Teacher, hidden_loss
-from raymask.teachers import Frozen
 
-# b: images   r: crops (crop by crop)   q: their masked views (view by view)   n: patches   k: visible patches
-# t: length of a target   m: prefix and visible tokens   d: width of a token
+# b: images   c: crops of an image   r: crops (crop by crop)   q: their masked views (view by view)
+# n: patches   k: visible patches   t: length of a target   m: prefix and visible tokens   d: width of a token
 
 
 class DecoderShape(Settings):
@@ -82,7 +81,7 @@ class MaeMethod(Method):
         self, settings: Mae, backbone: AnyBackbone, mask: Mask, crops: MultiCrop, *, seed: int
     ) -> None:
         super().__init__()
-        check(settings, mask, crops)
+        check_settings(settings, mask, crops)
         self.settings, self.mask, self.crops = settings, mask, crops
         body = backbone.build(seed=seed)
         trained = getattr(backbone, "starts_trained", False)
@@ -142,8 +141,10 @@ class MaeMethod(Method):
         images = batch.crops["global"].flatten(0, 1)
         target, attention = self.guide(images)
         scores = None if attention is None else attention.unflatten(0, (-1, len(batch)))
-        views = draw_views(self.mask, batch, self.student.backbone, progress, rng, scores=scores)
-        tokens = self._encode(images, views, batch, rng)
+        views = self.draw(batch, progress, rng, scores=scores)
+        rows = range(len(views.visible) // len(batch))
+        drop = drop_path_draws(self.student.backbone, batch, rng, views=rows)
+        tokens = self.encode(images, views, drop=drop)
         terms = self.objective(tokens, target.repeat(views.count, 1, 1), views)
         return {**terms, **report(views, guidance(self.mask, progress))}
 
@@ -166,11 +167,18 @@ class MaeMethod(Method):
         patch = square(self.student.backbone.patch_size)
         return target(images, patch, mean=self.crops.mean, std=self.crops.std), None
 
-    def _encode(self, images: Tensor, views: Views, batch: Batch, rng: Rng) -> Float[Tensor, "q m d"]:
-        backbone = self.student.backbone
-        rows = range(len(views.visible) // len(batch))
-        drop = drop_path_draws(backbone, batch, rng, views=rows)
-        return backbone(images.repeat(views.count, 1, 1, 1), visible=views.visible, drop=drop)[0]
+    def draw(
+        self, batch: Batch, progress: Progress, rng: Rng, *, scores: Float[Tensor, "c b n"] | None
+    ) -> Views:
+        """The masked views of this step; replaying somebody else's draws means overriding this."""
+        return draw_views(self.mask, batch, self.student.backbone, progress, rng, scores=scores)
+
+    def encode(
+        self, images: Float[Tensor, "r 3 h w"], views: Views, *, drop: Tensor | None = None
+    ) -> Float[Tensor, "q m d"]:
+        """The tokens of what each view shows."""
+        repeated = images.repeat(views.count, 1, 1, 1)
+        return self.student.backbone(repeated, visible=views.visible, drop=drop)[0]
 
     def objective(
         self, tokens: Float[Tensor, "q m d"], target: Float[Tensor, "q n t"], views: Views
@@ -189,38 +197,6 @@ class MaeMethod(Method):
         """The teacher's momentum, where there is one."""
         target = self.settings.target
         return {"momentum": target.momentum(progress)} if isinstance(target, Teacher) else {}
-
-
-def check(settings: Mae, mask: Mask, crops: MultiCrop) -> None:
-    """Raises ValueError for masks and crops that a masked autoencoder cannot train on."""
-    method, guides = f"method.kind={settings.kind}", isinstance(settings.target, Teacher | FrozenTeacher)
-    if mask.kind != "drop":
-        raise ValueError(
-            f"{method} drops hidden patches from the encoder, but mask.kind={mask.kind}: set mask.kind=drop"
-        )
-    if mask.views != "student_globals":
-        raise ValueError(
-            f"{method} masks the crops that the student sees, but mask.views={mask.views}: "
-            "set mask.views=student_globals"
-        )
-    if crops.local_crops.count:
-        raise ValueError(f"{method} has no use for local crops: set data.crops.local_crops.count=0")
-    if mask.is_guided and not guides:
-        raise ValueError(
-            f"mask.strategy.kind={mask.strategy.kind} needs a network that sees the whole crop, and {method} "
-            f"has none: set method.target.kind=teacher or frozen (it is {settings.target.kind})"
-        )
-
-
-def fitting(frozen: Frozen, size: tuple[int, int], grid: tuple[int, int]) -> Frozen:
-    """The frozen teacher, if it cuts crops of this size into the student's grid of patches."""
-    theirs = frozen.grid(torch.empty(1, 3, *size, device="meta"))
-    if tuple(theirs) != tuple(grid):
-        raise ValueError(
-            f"the frozen teacher cuts a crop into {theirs[0]}x{theirs[1]} patches, the student into "
-            f"{grid[0]}x{grid[1]}: set method.target.network.image_size so that they agree"
-        )
-    return frozen
 
 
 def guidance(mask: Mask, progress: Progress) -> float:

@@ -115,7 +115,7 @@ class MaskedKDMethod(Method):
 
     def forward(self, batch: Batch, progress: Progress, rng: Rng) -> dict[str, Tensor]:
         """The loss with labels and teacher, its parts, and what the teacher saw."""
-        images, targets = self._augment(batch, rng)
+        images, targets = self.augment(batch, rng)
         return self.learn(images, targets, batch, progress=progress, rng=rng)
 
     def learn(
@@ -154,7 +154,7 @@ class MaskedKDMethod(Method):
         report |= {name: term.detach() for name, term in terms.items()}
         return report | monitors(lesson.teacher, labels) | self._report_masks(visible, images, batch)
 
-    def _augment(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
+    def augment(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
         """What both networks get: images erased, then mixed. Views count as images of their own."""
         labels = batch.labels.repeat(len(batch.crops["global"]))
         images = batch.crops["global"].flatten(0, 1)

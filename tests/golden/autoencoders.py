@@ -1,188 +1,155 @@
-"""Our parts put together as the released masked autoencoders, and their optimisation steps."""
-
-from typing import NamedTuple
+"""Masked autoencoders of the golden cases: our own methods, with released weights and recorded masks."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD
-from raymask.convbackbone import ConvVisionBackbone
-from raymask.convvit import ConvViT
-from raymask.decoder import Decoder, VisibleBranch
-from raymask.iteration_cosine import IterationCosine
+from pipelines.crops import Crops, LocalCrops, MultiCrop
+from raymask.convbackbone import ConvBackbone
+from raymask.masks import Mask
+from raymask.masks.disjoint import Disjoint, plan
+from raymask.methods.disjoint_views import Views, cut_views
+from raymask.methods.dmjd import Dmjd, DmjdMethod
+from raymask.methods.mae import DecoderShape, Mae, MaeMethod
+from raymask.optim import Optim
 from raymask.progress import Progress
-from raymask.targets import Hog, hidden_loss, visible_loss
+from raymask.schedules import Constant
+from raymask.step import train_step
+from raymask.streams import Rng
 from raymask.vit import Backbone
-from tests.golden.cases import Deviation
+from tests.golden.batches import batch_of
+from tests.golden.cases import Case, Deviation
 from tests.golden.closeness import close
-from tests.golden.released_names import State, ours, part
+from tests.golden.parameters import after_step, at_last
+from tests.golden.released_names import State, ours
+
+PLAIN = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "solarise": 0.0}
+CHECKS_RTOL = 0.01  # the MAE cases state none for checksums: that of the DMJD cases
 
 
-class Seen(NamedTuple):
-    """Tokens of the encoder, and the predictions of the branches."""
+class RecordedMae(MaeMethod):
+    """MAE whose masks are those of a case, `views`."""
 
-    tokens: Tensor
-    predicted: Tensor
-    visible: Tensor | None
+    views: Views
 
-
-class Autoencoder(nn.Module):
-    """Encoder, decoder and, for DMJD, visible branch, with released weights, in float64."""
-
-    def __init__(self, encoder: nn.Module, state: State, *, heads: int):
-        super().__init__()
-        state = {name: tensor.double() for name, tensor in state.items()}
-        self.encoder = encoder.double()
-        target, dim = state["decoder_pred.weight"].shape
-        depth = blocks_of(state, "decoder_blocks")
-        ratio = state["decoder_blocks.0.mlp.fc1.weight"].shape[0] / dim
-        self.decoder = Decoder(
-            encoder.dim,
-            target,
-            grid=encoder.native,
-            prefix=encoder.prefix,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=ratio,
-        ).double()
-        self.decoder.load_state_dict(part(state, "decoder"))
-        self.branch = None
-        if branch := part(state, "branch"):
-            self.branch = VisibleBranch(encoder.dim, target, dim=dim).double()
-            self.branch.load_state_dict(branch)
-
-    def forward(self, images: Tensor, visible: Tensor) -> Seen:
-        """What is predicted of images [b, 3, h, w] seen in len(visible) / b views, view by view."""
-        tokens, _ = self.encoder(images.repeat(len(visible) // len(images), 1, 1, 1), visible=visible)
-        return Seen(tokens, self.decoder(tokens, visible), self.branch and self.branch(tokens))
+    def draw(self, *_: object, **__: object) -> Views:
+        return self.views
 
 
-def released_convvit(state: State, *, heads: int) -> ConvVisionBackbone:
-    """A ConvViT of the sizes that the weights have, with these weights."""
-    dims = tuple(state[f"patch_embed{i}.proj.weight"].shape[0] for i in (1, 2, 3))
-    ratios = tuple(state[f"blocks{i}.0.mlp.fc1.weight"].shape[0] / dims[i - 1] for i in (1, 2, 3))
+class RecordedDmjd(RecordedMae, DmjdMethod):
+    """DMJD whose masks are those of a case."""
+
+
+def autoencoder(
+    settings: Mae, state: State, ratio: float, *, heads: int, views: int = 1, unit: int = 1
+) -> RecordedMae:
+    """The method with released weights, in float64 and training mode; `heads` are the encoder's."""
+    backbone = _convvit(state, heads) if "patch_embed1.proj.weight" in state else _vit(state, heads)
+    mask = Mask(strategy=Disjoint(views=views, unit=unit), kind="drop", ratio=ratio)
+    crops = MultiCrop(
+        global_crops=Crops(count=1, size=backbone.image_size, **PLAIN), local_crops=LocalCrops(count=0)
+    )
+    kind = RecordedDmjd if isinstance(settings, Dmjd) else RecordedMae
+    method = kind(settings, backbone, mask, crops, seed=0).double().train()
+    method.student.load_state_dict({ours(name): tensor for name, tensor in state.items()})
+    return method
+
+
+def decoder_shape(state: State, heads: int) -> DecoderShape:
+    """The decoder's size, read off its weights."""
+    hidden, dim = state["decoder_blocks.0.mlp.fc1.weight"].shape
+    depth = _blocks_of(state, "decoder_blocks")
+    return DecoderShape(dim=dim, depth=depth, heads=heads, mlp_ratio=hidden / dim)
+
+
+def _convvit(state: State, heads: int) -> ConvBackbone:
+    dims, ratios = _widths(state, "patch_embed{}.proj"), _widths(state, "blocks{}.0.mlp.fc1")
     strides = tuple(state[f"patch_embed{i}.proj.weight"].shape[-1] for i in (1, 2, 3))
-    side = int(state["pos_embed"].shape[1] ** 0.5) * strides[0] * strides[1] * strides[2]
-    encoder = ConvViT(
-        image_size=(side, side),
+    return ConvBackbone(
+        image_size=int(state["pos_embed"].shape[1] ** 0.5) * strides[0] * strides[1] * strides[2],
         dims=dims,
-        depths=tuple(blocks_of(state, f"blocks{i}") for i in (1, 2, 3)),
+        depths=tuple(_blocks_of(state, f"blocks{i}") for i in (1, 2, 3)),
         heads=heads,
-        mlp_ratios=ratios,
+        mlp_ratios=tuple(wide / dim for wide, dim in zip(ratios, dims)),
         strides=strides,
     )
-    encoder.load_state_dict(part(state, "encoder"))
-    return ConvVisionBackbone(encoder)
 
 
-def released_vit(state: State, *, heads: int):
-    """A plain ViT of the sizes that the weights have, with these weights; its positions are fixed."""
+def _widths(state: State, name: str) -> tuple[int, ...]:
+    return tuple(state[f"{name.format(i)}.weight"].shape[0] for i in (1, 2, 3))
+
+
+def _vit(state: State, heads: int) -> Backbone:
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
-    side = int((state["pos_embed"].shape[1] - 1) ** 0.5) * patch
-    ratio = state["blocks.0.mlp.fc1.weight"].shape[0] / dim
-    settings = Backbone(
+    return Backbone(
         name="vit_tiny_patch16_224",
-        image_size=side,
+        image_size=int((state["pos_embed"].shape[1] - 1) ** 0.5) * patch,
         patch_size=patch,
         dim=dim,
-        depth=blocks_of(state, "blocks"),
+        depth=_blocks_of(state, "blocks"),
         heads=heads,
-        mlp_ratio=ratio,
+        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         drop_path=0.0,
     )
-    encoder = settings.build(seed=0)
-    encoder.vit.load_state_dict(part(state, "encoder"))
-    encoder.vit.pos_embed.requires_grad_(False)
-    return encoder
 
 
-def blocks_of(state: State, name: str) -> int:
-    """Number of blocks of the list `name`."""
+def _blocks_of(state: State, name: str) -> int:
     return 1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"{name}."))
 
 
-def colours(levels: Tensor) -> Tensor:
-    """Normalised float64 images [b, 3, h, w] of 8-bit ones [b, h, w, 3]."""
-    mean, std = (torch.tensor(c, dtype=torch.float64) for c in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((levels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+def views_of(draws: Tensor, ratio: float, patches: int, *, unit: int = 1) -> Views:
+    """The masked views that these draws [views, images, units] make at a mask ratio."""
+    counts, side = plan(draws.shape[2], ratio, 1.0, len(draws)), int(patches**0.5)
+    visible, hidden = cut_views(draws, counts, grid=(side, side), unit=unit)
+    return Views(visible, hidden, len(draws), torch.zeros((), dtype=torch.int64))
 
 
-def joint_loss(
-    seen: Seen, images: Tensor, visible: Tensor, *, aligned: bool, mim: str, vis: str, theta: float
-) -> Tensor:
-    """DMJD's loss against the HOG of normalised images, in either pairing of visible patches."""
-    views, patches = len(visible) // len(images), seen.predicted.shape[1]
-    patch = int((images.shape[-1] ** 2 / patches) ** 0.5)
-    target = Hog()(images, patch, mean=IMAGENET_MEAN, std=IMAGENET_STD).repeat(views, 1, 1)
-    hidden = torch.ones(len(visible), patches, dtype=torch.bool).scatter(1, visible, False)
-    paired = visible if aligned else visible.sort(dim=1).values
-    return hidden_loss(seen.predicted, target, hidden, mim) + theta * visible_loss(
-        seen.visible, target, paired, vis
+def released_optim(*, peak: float, batch: int, epochs: int, warmup: float, betas: tuple, wd: float) -> Optim:
+    """The optimiser of a released training of `epochs` that peaks at `peak` for `batch` images a step."""
+    return Optim(
+        base_lr=peak * 256 / batch,
+        min_lr=0.0,
+        lr_rule="mae",
+        warmup=warmup / epochs,
+        weight_decay=Constant(value=wd),
+        betas=betas,
+        clip=None,
+        freeze_last_layer=0,
     )
 
 
-def released_rate(epoch: float, *, epochs: int, warmup: float, peak: float, end: float = 0.0) -> float:
-    """The learning rate at a fractional epoch."""
-    fine = 8_000_000  # steps of an epoch, so that a step stands for any fraction
-    schedule = IterationCosine(peak=peak, end=end, warmup=warmup / epochs)
-    return schedule(Progress(round(epoch * fine), epochs * fine, fine))
-
-
-def released_optimiser(network: nn.Module, *, betas: tuple[float, float], wd: float) -> torch.optim.Optimizer:
-    """AdamW over what is trained; biases and one-dimensional tensors do not decay."""
-    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    still = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
-    decayed = [p for name, p in trained if p.ndim > 1 and not name.endswith(".bias")]
-    groups = [{"params": decayed, "weight_decay": wd}, {"params": still, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=betas, eps=1e-8)
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """One step at this learning rate."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-
-
-def parameters(network: Autoencoder) -> State:
-    """Every parameter by its name among `encoder`, `decoder` and `branch`, without timm's wrapper."""
-    return {name.replace("encoder.vit.", "encoder."): p.detach() for name, p in network.named_parameters()}
-
-
-def weights_after(
-    network: Autoencoder, names: list[str], expected: Tensor, moved: float, **tolerance: float
+def replay_steps(
+    case: Case, method: RecordedMae, optim: Optim, *, images: Tensor, views: list[Views], at: Progress
 ) -> list[Deviation]:
-    """Sum and L2 norm of each parameter against `expected` [parameters, 2], in the order of `names`.
+    """Trains `method` on the recorded steps [steps, b, 3, h, w], the first of them `at` that time.
 
-    Softmax does not see the biases of keys: their gradient is zero up to rounding, and Adam turns the
-    rounding into steps of full length. So the sum of a `qkv.bias` may differ by as far as its key biases have
-    `moved` (the sum of learning rates so far), in either direction in either run.
+    Compared are the loss, the learning rate and the checksums of all parameters at each step, then the
+    weights that the released code ended with.
     """
-    found = parameters(network)
-    got = torch.stack([torch.stack([found[ours(n)].sum(), found[ours(n)].norm()]) for n in names])
-    blind = torch.tensor(
-        [2 * moved * len(found[ours(n)]) / 3 if n.endswith("qkv.bias") else 0.0 for n in names]
-    )
-    got[:, 0] = expected[:, 0] + soft_threshold(got[:, 0] - expected[:, 0], blind)
-    return [close("weights", got, expected, **tolerance)]
+    optimiser, found, moved = optim.build(method.student), [], 0.0
+    tolerance, names = case.meta["tolerance"], case.meta["hyper_parameters"]["param_names"]
+    rtol = tolerance.get("checks_rtol", CHECKS_RTOL)
+    for step, method.views in enumerate(views):
+        now = Progress(at.step + step, at.steps, at.steps_per_epoch)
+        batch = batch_of({"global": images[step][None]}, step)
+        report = train_step(method, batch, now, Rng(0, step), optimiser=optimiser, optim=optim)
+        moved += report["lr"]
+        found += [
+            close(
+                f"step {step} loss",
+                report["loss"],
+                case["losses"][step],
+                rtol=tolerance["losses_rtol"],
+                atol=0,
+            ),
+            Deviation(f"step {step} lr", abs(report["lr"] / float(case["lrs"][step]) - 1), 1e-12),
+            *after_step(
+                parameters(method, names), case["param_checks"][step], moved=moved, rtol=rtol, step=step
+            ),
+        ]
+    return found + at_last(parameters(method, names), case.under("wN."), rtol=rtol)
 
 
-def soft_threshold(values: Tensor, by: Tensor) -> Tensor:
-    """What of each value exceeds `by`."""
-    return values.sign() * (values.abs() - by).clamp(min=0)
-
-
-def final_weights(network: Autoencoder, state: State, **tolerance: float) -> list[Deviation]:
-    """The weights against those that the released code ended with, but for key biases (`weights_after`)."""
-    found = parameters(network)
-    pairs = [(name, found[ours(name)], tensor) for name, tensor in state.items()]
-    cut = [(n, *(_no_keys(t) for t in both)) if n.endswith("qkv.bias") else (n, *both) for n, *both in pairs]
-    return [close(f"final {name}", got, expected, **tolerance) for name, got, expected in cut]
-
-
-def _no_keys(bias: Tensor) -> Tensor:
-    query, _, value = bias.chunk(3)
-    return torch.cat([query, value])
+def parameters(method: MaeMethod, names: list[str]) -> State:
+    """The student's parameters by their released names."""
+    found = dict(method.student.named_parameters())
+    return {name: found[ours(name)].detach() for name in names}

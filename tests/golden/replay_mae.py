@@ -6,28 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from raymask.masks.disjoint import disjoint_order, hidden_from, plan
+from raymask.masks.disjoint import disjoint_order, plan
+from raymask.methods.mae import Mae, MaeMethod
+from raymask.progress import Progress
 from raymask.sincos import resized, sincos_positions
-from raymask.targets import hidden_loss, normalised, patchify
-from tests.golden.autoencoders import (
-    Autoencoder,
-    descend,
-    final_weights,
-    released_convvit,
-    released_optimiser,
-    released_rate,
-    released_vit,
-    weights_after,
-)
+from raymask.targets import Pixels, patchify
+from tests.golden.autoencoders import autoencoder, decoder_shape, released_optim, replay_steps, views_of
 from tests.golden.cases import Case, Deviation, compare, replays
 from tests.golden.closeness import close
+from tests.golden.released_names import State
 
 HEADS = 4  # of encoder and decoder, where a case does not say
 TABLE_ROWS = re.compile(r"rows ::(\d+)")
 RATE = re.compile(
     r"epoch (?P<first>\d+)\+step/\d+ of (?P<epochs>\d+), warm-up (?P<warmup>\d+), peak (?P<peak>[\d.e-]+)"
 )
-CHECKS_RTOL, CHECKS_ATOL = 0.01, 1e-4  # the cases state none for checksums: those of the DMJD cases
 
 
 @replays("mae/sincos_2d")
@@ -56,25 +49,17 @@ def interpolation(case: Case) -> list[Deviation]:
 def forward(case: Case) -> list[Deviation]:
     """Masks, latents, predictions and losses at every mask ratio."""
     hyper, tolerance = case.meta["hyper_parameters"], _tolerance(case)
-    state, images = case.under("w."), case["images"].double()
-    network = Autoencoder(released_vit(state, heads=hyper["heads"]), state, heads=hyper["dec"]["heads"])
-    patches = patchify(images, hyper["patch"])
-    target = normalised(patches) if hyper["norm_pix_loss"] else patches
-    found = [close("patchified", patches, case["patchified"], **tolerance)]
+    heads, images = (hyper["heads"], hyper["dec"]["heads"]), case["images"].double()
+    found = [close("patchified", patchify(images, hyper["patch"]), case["patchified"], **tolerance)]
     for ratio in hyper["mask_ratios"]:
         row = case.under(f"r{round(ratio * 100)}.")
-        order, visible = released_order(row["noise"], ratio)
-        with torch.no_grad():
-            seen = network(images, visible)
-        hidden = hidden_from(visible, order.shape[1])
+        method = _method(case.under("w."), ratio, heads, normalise=hyper["norm_pix_loss"])
+        seen = _forward(method, images, row["noise"], ratio)
         found += [
-            compare(f"{ratio} mask", hidden, row["mask"]),
-            compare(f"{ratio} ids_restore", order.argsort(dim=1), row["ids_restore"]),
-            close(f"{ratio} latent", seen.tokens, row["latent"], **tolerance),
-            close(f"{ratio} prediction", seen.predicted, row["pred"], **tolerance),
-            close(
-                f"{ratio} loss", hidden_loss(seen.predicted, target, hidden, "l2"), row["loss"], **tolerance
-            ),
+            *_masks(f"{ratio} ", seen, row),
+            close(f"{ratio} latent", seen["tokens"], row["latent"], **tolerance),
+            close(f"{ratio} prediction", seen["predicted"], row["pred"], **tolerance),
+            close(f"{ratio} loss", seen["loss"], row["loss"], **tolerance),
         ]
     return found
 
@@ -83,82 +68,74 @@ def forward(case: Case) -> list[Deviation]:
 def convmae(case: Case) -> list[Deviation]:
     """ConvMAE's forward: masks, tokens, predictions and loss."""
     hyper, tolerance = case.meta["hyper_parameters"], _tolerance(case)
-    state = case.under("w.")
-    network = Autoencoder(
-        released_convvit(state, heads=hyper.get("heads", HEADS)),
-        state,
-        heads=hyper.get("decoder_heads", HEADS),
-    )
-    side = network.encoder.native[0] * network.encoder.patch_size[0]
+    heads, ratio = (hyper.get("heads", HEADS), hyper.get("decoder_heads", HEADS)), hyper["mask_ratio"]
+    method = _method(case.under("w."), ratio, heads, normalise="norm_pix=True" in case.meta["what"])
     small = case["images_small_u8"].permute(0, 3, 1, 2).double() / 255
-    images = interpolate(small, size=(side, side), mode="bilinear", align_corners=False) * 2 - 1
-    order, visible = released_order(case["noise"], hyper["mask_ratio"])
-    with torch.no_grad():
-        seen = network(images, visible)
-    hidden = hidden_from(visible, order.shape[1])
-    loss = hidden_loss(seen.predicted, _target(case, images, network.encoder.patch_size[0]), hidden, "l2")
+    size = (method.crops.global_crops.height, method.crops.global_crops.width)
+    images = interpolate(small, size=size, mode="bilinear", align_corners=False) * 2 - 1
+    seen = _forward(method, images, case["noise"], ratio)
     return [
-        compare("mask", hidden, case["mask"]),
-        compare("ids_restore", order.argsort(dim=1), case["ids_restore"]),
-        close("latent", seen.tokens, case["latent"], **tolerance),
-        close("prediction", seen.predicted[:, ::7], case["pred_every7th_patch"], **tolerance),
-        close("loss", loss, case["loss"], **tolerance),
+        *_masks("", seen, case.tensors),
+        close("latent", seen["tokens"], case["latent"], **tolerance),
+        close("prediction", seen["predicted"][:, ::7], case["pred_every7th_patch"], **tolerance),
+        close("loss", seen["loss"], case["loss"], **tolerance),
     ]
 
 
 @replays("mae/train")
 def train(case: Case) -> list[Deviation]:
-    """Optimisation steps: loss, learning rate and checksums of parameters at each, then the final weights."""
-    hyper, found, state = case.meta["hyper_parameters"], [], case.under("w0.")
-    heads = hyper.get("heads", HEADS)
-    network = Autoencoder(released_vit(state, heads=heads), state, heads=heads)
-    optimiser = released_optimiser(network, betas=(0.9, 0.95), wd=0.05)
-    ratio = float(re.search(r"ratio ([\d.]*\d)", case.meta["what"])[1])
-    steps, moved = len(case["losses"]), 0.0
-    weights = {"rtol": CHECKS_RTOL, "atol": CHECKS_ATOL}
-    for step in range(steps):
-        images = case["images"][step].double()
-        order, visible = released_order(case["noise"][step], ratio)
-        target = _target(case, images, network.encoder.patch_size[0])
-        seen = network(images, visible)
-        loss = hidden_loss(seen.predicted, target, hidden_from(visible, order.shape[1]), "l2")
-        rate = _rate(hyper["lr"], step / steps)
-        descend(optimiser, loss, rate)
-        moved += rate
-        found += [
-            close(
-                f"step {step} loss",
-                loss,
-                case["losses"][step],
-                rtol=case.meta["tolerance"]["losses_rtol"],
-                atol=0,
-            ),
-            Deviation(f"step {step} lr", abs(rate / float(case["lrs"][step]) - 1), 1e-12),
-            *weights_after(network, hyper["param_names"], case["param_checks"][step], moved, **weights),
-        ]
-    return found + final_weights(network, case.under("wN."), **weights)
+    """Every step of a training run, by the loop's own step."""
+    hyper, words, steps = case.meta["hyper_parameters"], case.meta["what"], len(case["losses"])
+    ratio = float(re.search(r"ratio ([\d.]*\d)", words)[1])
+    said = RATE.match(hyper["lr"])
+    assert said is not None, hyper["lr"]
+    first, epochs, warmup = (int(said[name]) for name in ("first", "epochs", "warmup"))
+    images, heads = case["images"].double(), (hyper.get("heads", HEADS),) * 2
+    optim = released_optim(
+        peak=float(said["peak"]),
+        batch=images.shape[1],
+        epochs=epochs,
+        warmup=warmup,
+        betas=(0.9, 0.95),  # as the case says in words
+        wd=0.05,
+    )
+    return replay_steps(
+        case,
+        _method(case.under("w0."), ratio, heads, normalise="norm_pix=True" in words),
+        optim,
+        images=images,
+        views=[views_of(noise[None], ratio, noise.shape[1]) for noise in case["noise"]],
+        at=Progress(first * steps, epochs * steps, steps),
+    )
 
 
-def released_order(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """MAE's shuffle of the patches, visible ones first, and the visible ones."""
-    counts = plan(noise.shape[1], ratio, 1.0, 1)
-    order = disjoint_order(noise[None], counts)[0]
-    return order, order[:, : counts.visible]
+def _method(state: State, ratio: float, heads: tuple[int, int], *, normalise: bool) -> MaeMethod:
+    """MAE with these weights; heads of the encoder and of the decoder."""
+    settings = Mae(target=Pixels(normalise=normalise), decoder=decoder_shape(state, heads[1]))
+    return autoencoder(settings, state, ratio, heads=heads[0])
+
+
+@torch.no_grad()
+def _forward(method: MaeMethod, images: Tensor, noise: Tensor, ratio: float) -> dict[str, Tensor]:
+    """The order of the patches, visible ones first, and what the parts of the method make of the images."""
+    order = disjoint_order(noise[None], plan(noise.shape[1], ratio, 1.0, 1))[0]
+    views = views_of(noise[None], ratio, noise.shape[1])
+    tokens, (target, _) = method.encode(images, views), method.guide(images)
+    return {
+        "order": order,
+        "hidden": views.hidden,
+        "tokens": tokens,
+        "predicted": method.student.head.decoder(tokens, views.visible),
+        "loss": method.objective(tokens, target, views)["loss"],
+    }
+
+
+def _masks(name: str, seen: dict[str, Tensor], expected: dict[str, Tensor]) -> list[Deviation]:
+    return [
+        compare(f"{name}mask", seen["hidden"], expected["mask"]),
+        compare(f"{name}ids_restore", seen["order"].argsort(dim=1), expected["ids_restore"]),
+    ]
 
 
 def _tolerance(case: Case) -> dict[str, float]:
     return {"rtol": case.meta["tolerance"]["fp32_rtol"], "atol": case.meta["tolerance"]["fp32_atol"]}
-
-
-def _target(case: Case, images: Tensor, patch: int) -> Tensor:
-    """The pixels to predict, normalised where the case says so."""
-    patches = patchify(images, patch)
-    return normalised(patches) if "norm_pix=True" in case.meta["what"] else patches
-
-
-def _rate(plan: str, done: float) -> float:
-    """The learning rate after a share of the recorded epoch, from the case's words about it."""
-    said = RATE.match(plan)
-    assert said is not None, plan
-    first, epochs, warmup = (int(said[name]) for name in ("first", "epochs", "warmup"))
-    return released_rate(first + done, epochs=epochs, warmup=warmup, peak=float(said["peak"]))

@@ -1,10 +1,9 @@
 """Replays of MaskedKD's training: the method itself, a few steps, in float64."""
 
 import re
-from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.batch import Batch
 from pipelines.crops import Crops, LocalCrops, MultiCrop
@@ -15,11 +14,16 @@ from raymask.methods.kd_objectives import Hard, Soft
 from raymask.methods.keep import Keep
 from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
 from raymask.mixing import Mixing
+from raymask.optim import Optim
 from raymask.progress import Progress
+from raymask.schedules import Constant
+from raymask.step import train_step
 from raymask.streams import Rng
 from raymask.vit import Backbone
+from tests.golden.batches import batch_of
 from tests.golden.cases import Case, Deviation, replays
 from tests.golden.closeness import close
+from tests.golden.parameters import State, after_step, at_last
 from tests.golden.replay_maskedkd import timm_name
 
 NAME = "deit_tiny_patch16_224"
@@ -27,64 +31,51 @@ TEACHERS = {"deit": NAME, "deit3": "deit3_small_patch16_224", "cait": "cait_xxs2
 SMOOTHING = 0.1  # of labels that are not mixed, as in the released recipe; the cases do not write it down
 
 
+class Recorded(MaskedKDMethod):
+    """MaskedKD on images that were mixed already, and their targets."""
+
+    targets: Tensor
+
+    def augment(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
+        return batch.crops["global"].flatten(0, 1), self.targets
+
+
 @replays("maskedkd/train")
 def replay_training(case: Case) -> list[Deviation]:
     """Losses, kept places, every parameter's sum and length after each step, and the last weights."""
     hyper, tolerance = case.meta["hyper_parameters"], case.meta["tolerance"]
-    method = _method(case)
-    student = dict(_named(method))
-    optimiser = _adamw(student, hyper)
-    losses, checks, found = [], [], []
+    method, optim, found = _method(case), _optim(hyper), []
+    optimiser, student = optim.build(method.student), _official(method)
+    assert _without_decay(optimiser, student) == set(hyper["no_decay_names"])
     for step in range(hyper["steps"]):
-        report = _step(method, case, step)
-        optimiser.zero_grad()
-        report["loss"].backward()
-        optimiser.step()
-        losses.append(report["loss"].detach())
-        values = [student[name].detach() for name in hyper["param_names"]]
-        checks.append(torch.stack([torch.stack([value.sum(), value.norm()]) for value in values]))
-        kept = _signature(case, step)
-        found.append(Deviation(f"kept at step {step}", 0.0 if report["masks"] == kept else float("inf"), 0.0))
-    rtol = tolerance["checks_rtol"]
-    found.append(
-        close("losses", torch.stack(losses), case["losses"], rtol=tolerance["losses_rtol"], atol=0.0)
-    )
-    found += _checks(torch.stack(checks), case, rtol=rtol)
-    for name, last in case.under("studentN.", torch.float64).items():
-        gap = _without_key_bias(student[name].detach() - last, name)
-        found.append(Deviation(f"last {name}", float(gap.norm() / last.norm()), rtol))
-    return found
+        targets = case["targets"][step]
+        method.targets = targets.double() if targets.is_floating_point() else targets
+        batch = batch_of({"global": case["images"][step].double()[None]}, step)
+        now = Progress(step, hyper["steps"], 1)
+        report = train_step(method, batch, now, Rng(0, step), optimiser=optimiser, optim=optim)
+        kept = float("inf") if report["masks"] != _signature(case, step) else 0.0
+        found += [
+            Deviation(f"kept at step {step}", kept, 0.0),
+            close(
+                f"loss of step {step}",
+                report["loss"],
+                case["losses"][step],
+                rtol=tolerance["losses_rtol"],
+                atol=0,
+            ),
+            *after_step(
+                {name: student[name].detach() for name in hyper["param_names"]},
+                case["param_checks"][step],
+                moved=optim.base_lr * len(targets) / 256 * (step + 1),
+                rtol=tolerance["checks_rtol"],
+                step=step,
+            ),
+        ]
+    last = {name: parameter.detach() for name, parameter in student.items()}
+    return found + at_last(last, case.under("studentN."), rtol=tolerance["checks_rtol"])
 
 
-def _checks(checks: Tensor, case: Case, *, rtol: float) -> list[Deviation]:
-    """Sums and lengths of all parameters. A sum of both signs comes near 0: its scale is the length.
-
-    The bias of a key moves no output (softmax is blind to it): its gradient is rounding noise, of which AdamW
-    makes steps of full size, so that it may differ by twice the way it can have gone.
-    """
-    hyper = case.meta["hyper_parameters"]
-    free = torch.tensor([name.endswith("attn.qkv.bias") for name in hyper["param_names"]])
-    way = 2 * hyper["optimizer"]["lr"] * torch.arange(1, hyper["steps"] + 1, dtype=torch.float64)
-    dim = hyper["student"]["dim"]
-    sums, lengths = (checks - case["param_checks"]).abs().unbind(-1)
-    scale = rtol * case["param_checks"][..., 1]
-    noise = way[:, None] * free
-    return [
-        Deviation("sums (share of the tolerance)", float((sums / (scale + noise * dim)).max()), 1.0),
-        Deviation(
-            "lengths (share of the tolerance)", float((lengths / (scale + noise * dim**0.5)).max()), 1.0
-        ),
-    ]
-
-
-def _without_key_bias(gap: Tensor, name: str) -> Tensor:
-    if not name.endswith("attn.qkv.bias"):
-        return gap
-    query, _, value = gap.chunk(3)
-    return torch.cat([query, value])
-
-
-def _method(case: Case) -> MaskedKDMethod:
+def _method(case: Case) -> Recorded:
     """The method with the case's weights, built from settings as a run builds it."""
     hyper = case.meta["hyper_parameters"]
     shapes = [{k: hyper[who][k] for k in ("dim", "depth", "heads")} for who in ("student", "teacher")]
@@ -103,13 +94,13 @@ def _method(case: Case) -> MaskedKDMethod:
         global_crops=Crops(count=1, size=size, blur=0.0, solarise=0.0), local_crops=LocalCrops(count=0)
     )
     backbone = Backbone(name=NAME, image_size=size, patch_size=patch, drop_path=0.0, **shapes[0])
-    method = MaskedKDMethod(settings, backbone, Mask(views="none"), crops, seed=0).double()
+    method = Recorded(settings, backbone, Mask(views="none"), crops, seed=0).double()
     taught = case.under("teacher.", torch.float64)
     rename = timm_name if _family(case) == "deit3" else str
     method.teacher.network.load_state_dict({rename(name): tensor for name, tensor in taught.items()})
     first = case.under("student0.", torch.float64)
     with torch.no_grad():
-        for name, parameter in _named(method):
+        for name, parameter in _official(method).items():
             parameter.copy_(first.pop(name))
     assert not first, f"the student has no {', '.join(first)}"
     return method.train()
@@ -121,33 +112,33 @@ def _family(case: Case) -> str:
     return said[1] if said else "deit"
 
 
-def _named(method: MaskedKDMethod) -> Iterator[tuple[str, nn.Parameter]]:
+def _official(method: MaskedKDMethod) -> State:
     """The student's parameters by their official names."""
-    yield from method.student.backbone.vit.named_parameters()
-    for name, parameter in method.student.head.cls.named_parameters():
-        yield f"head.{name}", parameter
+    body, head = method.student.backbone.vit, method.student.head.cls
+    return dict(body.named_parameters()) | {f"head.{name}": p for name, p in head.named_parameters()}
 
 
-def _adamw(student: dict[str, nn.Parameter], hyper: dict) -> torch.optim.Optimizer:
-    """The recorded optimiser; timm's rule of what decays is in the case."""
-    rule, still = hyper["optimizer"], set(hyper["no_decay_names"])
-    groups = [
-        {"params": [p for name, p in student.items() if (name in still) == bare], "weight_decay": decay}
-        for bare, decay in ((False, rule["weight_decay"]), (True, 0.0))
-    ]
-    return torch.optim.AdamW(groups, lr=rule["lr"], betas=tuple(rule["betas"]), eps=rule["eps"])
+def _optim(hyper: dict) -> Optim:
+    """The recorded optimiser, at one learning rate throughout."""
+    rule = hyper["optimizer"]
+    return Optim(
+        base_lr=rule["lr"] * 256 / hyper["batch"],
+        min_lr=rule["lr"],
+        lr_rule="mae",
+        warmup=0.0,
+        weight_decay=Constant(value=rule["weight_decay"]),
+        decay_tokens=False,
+        betas=tuple(rule["betas"]),
+        eps=rule["eps"],
+        clip=None,
+        freeze_last_layer=0,
+    )
 
 
-def _step(method: MaskedKDMethod, case: Case, step: int) -> dict[str, Tensor]:
-    images, targets = case["images"][step].double(), case["targets"][step]
-    targets = targets.double() if targets.is_floating_point() else targets
-    progress = Progress(step=step, steps=len(case["images"]), steps_per_epoch=1)
-    return method.learn(images, targets, _batch(images, step), progress=progress, rng=Rng(seed=0, step=step))
-
-
-def _batch(images: Tensor, step: int) -> Batch:
-    who = torch.arange(len(images))
-    return Batch({"global": images[None]}, who, who, torch.zeros_like(who), who, step, len(images), 0)
+def _without_decay(optimiser: torch.optim.Optimizer, student: State) -> set[str]:
+    """The official names of the parameters that are not decayed."""
+    bare = {id(p) for group in optimiser.param_groups if not group["decays"] for p in group["params"]}
+    return {name for name, parameter in student.items() if id(parameter) in bare}
 
 
 def _signature(case: Case, step: int) -> Tensor:

@@ -24,6 +24,7 @@ from raymask.schedules import Cosine, Ramp
 from raymask.step import train_step
 from raymask.streams import Rng
 from raymask.vit import Backbone
+from tests.golden.batches import batch_of
 from tests.golden.cases import Case, Deviation, compare
 
 TOLERANCE = 1e-9
@@ -130,18 +131,8 @@ def recorded_batch(case: Case, step: int) -> Batch:
     """The crops of a recorded step."""
     views = case.under(f"crop/step{step}/view", torch.float64)
     crops = [views[name] for name in sorted(views, key=int)]
-    count = len(crops[0])
-    where = torch.arange(count)
-    return Batch(
-        crops={"global": torch.stack(crops[:2])} | ({"local": torch.stack(crops[2:])} if crops[2:] else {}),
-        labels=torch.full_like(where, -1),
-        samples=where,
-        epochs=torch.zeros_like(where),
-        positions=where + step * count,
-        step=step,
-        rows=count,
-        signature=0,
-    )
+    local = {"local": torch.stack(crops[2:])} if crops[2:] else {}
+    return batch_of({"global": torch.stack(crops[:2])} | local, step)
 
 
 def run(

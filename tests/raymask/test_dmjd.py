@@ -5,7 +5,6 @@ import torch
 
 from raymask.masks.disjoint import disjoint_order, plan
 from raymask.methods.disjoint_views import draw_views
-from raymask.methods.dmjd import adaptive_lr
 from raymask.optim import Optim
 from raymask.schedules import Constant, Linear
 from raymask.step import train_step
@@ -128,9 +127,6 @@ def test_the_learning_rate_follows_prediction_rate_over_mask_ratio(adaptive, wei
     optimiser = OPTIM.build(method.student)
     rates = train_step(method, images, progress(0), RNG, optimiser=optimiser, optim=OPTIM)
     assert rates["lr"] == pytest.approx(0.01 * 5 / 256 * weight)
-    if adaptive:
-        expected = adaptive_lr(0.01, images=5, prediction_rate=0.8, mask_ratio=0.5)
-        assert rates["lr"] == pytest.approx(expected)
 
 
 def test_the_learning_rate_follows_a_ratio_schedule():
