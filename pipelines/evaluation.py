@@ -79,17 +79,19 @@ def evaluation_batches(
     size: int | tuple[int, int] | None = None,
     resize: int | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
+    bad: BadSamples | None = None,
 ) -> Iterator[EvaluationBatch]:
     """The images of a data set in order, `batch` at a time.
 
     size: pixels of a side, or (height, width); by default that of the global crops
     resize: what an image's shorter side is first resized to; by default 256/224 of the larger of the two
     samples: which images; by default all. A bad one is left out, so that no other counts twice
+    bad: counts the bad ones, for ranks that agree on them; by default this reader's own, which raises
     """
     crops = data.crops.global_crops
     sides = (crops.height, crops.width) if size is None else _sides(size)
     wanted = np.arange(len(source)) if samples is None else np.asarray(samples, np.int64)
-    bad = BadSamples(source, limit=data.max_bad_fraction)
+    bad = BadSamples(source, limit=data.max_bad_fraction) if bad is None else bad
     reader, affine = _reader(source, bad, data.max_pixels), normalisation(data.crops)
     labels = np.asarray(source.labels)
     jobs = (

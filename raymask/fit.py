@@ -29,6 +29,7 @@ from raymask.streams import Rng
 from raymask.training import Training
 from raymask.world import together
 
+_UNWRITTEN = "the first process could not write what was measured, and says why"
 _WATCH = 20  # lines of metrics.jsonl between two looks at the signs of collapse
 
 Values = Mapping[str, Tensor | float]
@@ -107,7 +108,13 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
     times = Stopwatch(), Spans(training.device)
     live = _Live(training, folder, context, console, loader, running, *times, start)
     with closing(console), closing(loader):
-        for remark in (said, training.remark, training.evaluation.missing, *training.method.remarks()):
+        for remark in (
+            said,
+            training.remark,
+            training.evaluation.missing,
+            training.evaluation.remark,
+            *training.method.remarks(),
+        ):
             if remark is not None:
                 console.say(remark)
         agree(loader.bad, world=world, device=training.device)
@@ -172,19 +179,27 @@ def _log(live: _Live, done: int, values: Values) -> None:
 
 
 def _evaluate(live: _Live, done: int) -> None:
-    """Measures the backbone on the held-out split, on the first rank while the others wait."""
+    """Measures the backbone on the held-out split, all ranks together."""
     _refuse_nan(live)
-    training, plan = live.training, live.training.plan
-    otherwise = "the first process could not evaluate, and says why"
-    with live.watch.paused(), together(device=training.device, otherwise=otherwise):
-        if training.world.leads:
-            backbone = getattr(training.method, training.config.evaluate.network).backbone
-            results = evaluate(backbone, training.evaluation, final=done == plan.steps, dtype=training.dtype)
-            metrics.append(live.lines, {"step": done, "images": done * plan.batch, **results})
-            (live.folder / "eval").mkdir(exist_ok=True)
-            run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
-            live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
-            _warn(live)
+    training, final = live.training, done == live.training.plan.steps
+    backbone = getattr(training.method, training.config.evaluate.network).backbone
+    with live.watch.paused():
+        results = evaluate(
+            backbone, training.evaluation, world=training.world, final=final, dtype=training.dtype
+        )
+        with together(device=training.device, otherwise=_UNWRITTEN):
+            if training.world.leads:
+                _write(live, done, results)
+        live.context.report(results, step=done)
+
+
+def _write(live: _Live, done: int, results: dict[str, float]) -> None:
+    """What was measured: a line, a file, a sentence, and a warning where it looks like a collapse."""
+    metrics.append(live.lines, {"step": done, "images": done * live.training.plan.batch, **results})
+    (live.folder / "eval").mkdir(exist_ok=True)
+    run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
+    live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
+    _warn(live)
 
 
 def _warn(live: _Live) -> None:

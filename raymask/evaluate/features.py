@@ -11,8 +11,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from pipelines.evaluation import EvaluationBatch
 from raymask.backbone import VisionBackbone
 from raymask.device import autocast
+from raymask.evaluate.health import attention_entropy
 
-# b: images of a forward   n: images   d: backbone.dim   e: features of the linear probe   h, w: pixels
+# b: images of a forward   n: images   m: images, or none   k: some of them   d: backbone.dim
+# e: features of the linear probe   h, w: pixels
 
 BASE_WIDTH = 768  # from this width on, the official linear protocol takes the last block and the mean patch
 
@@ -25,20 +27,37 @@ class Features:
     linear: for the linear probe: the [CLS] of the last four blocks, each after the final norm (widths below
         768), or the last [CLS] beside the mean patch token (from 768 on)
     labels: -1 where unknown
-    samples: which images these are; unreadable ones are not among them
+    samples: which images these are, on the host; unreadable ones are not among them
+    attention: entropy in nats of what [CLS] attends to among the patches, by head of the last block; None
+        where it was not asked for
     """
 
     cls: Float[Tensor, "n d"]
-    linear: Float[Tensor, "n e"]
+    linear: Float[Tensor, "m e"]
     labels: Int[Tensor, " n"]
     samples: Int[Tensor, " n"]
+    attention: Float[Tensor, "n heads"] | None = None
+
+    def rows(self, places: Int[Tensor, " k"]) -> "Features":
+        """The images at these places, in their order."""
+        there = places.to(self.cls.device)
+        attention = None if self.attention is None else self.attention[there]
+        linear, samples = self.linear[there], self.samples[places]
+        return Features(self.cls[there], linear, self.labels[there], samples, attention)
 
 
 @torch.no_grad()
 def extract(
-    backbone: VisionBackbone, batches: Iterable[EvaluationBatch], *, dtype: torch.dtype | None = None
+    backbone: VisionBackbone,
+    batches: Iterable[EvaluationBatch],
+    *,
+    dtype: torch.dtype | None = None,
+    attention: bool = False,
 ) -> Features:
-    """Features of all images, under autocast to `dtype` (None: as the parameters are)."""
+    """Features of all images, under autocast to `dtype` (None: as the parameters are).
+
+    attention: also what the entropy of attention needs; ConvViT has none and refuses
+    """
     device = next(backbone.parameters()).device
     was_training = backbone.training
     backbone.eval()
@@ -46,21 +65,30 @@ def extract(
     try:
         with autocast(device, dtype):
             for batch in batches:
-                parts.append(_forward(backbone, batch.images.to(device, non_blocking=True)))
+                parts.append(_forward(backbone, batch.images.to(device, non_blocking=True), attention))
                 labels.append(batch.labels)
                 samples.append(batch.samples)
     finally:
         backbone.train(was_training)
-    cls, linear = zip(*parts)
-    return Features(torch.cat(cls), torch.cat(linear), torch.cat(labels).to(device), torch.cat(samples))
+    cls, linear, rows = zip(*parts)
+    whole = torch.cat(rows) if attention else None
+    return Features(
+        torch.cat(cls), torch.cat(linear), torch.cat(labels).to(device), torch.cat(samples), whole
+    )
 
 
-def _forward(backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-    tokens, extras = backbone(images, last=min(4, backbone.depth), patches=backbone.dim >= BASE_WIDTH)
+def _forward(
+    backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"], attention: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """[CLS], the features of the linear probe, and the entropy of attention where that is asked for."""
+    tokens, extras = backbone(
+        images, last=min(4, backbone.depth), patches=backbone.dim >= BASE_WIDTH, attention=attention
+    )
+    entropy = attention_entropy(extras["attention_heads"]) if attention else None
     cls = extras["cls"][-1].float()  # ConvViT has no class token, but a mean one
     if backbone.dim < BASE_WIDTH:
-        return cls, torch.cat([block.float() for block in extras["cls"]], dim=1)
-    return cls, torch.cat([cls, tokens[:, backbone.prefix :].float().mean(1)], dim=1)
+        return cls, torch.cat([block.float() for block in extras["cls"]], dim=1), entropy
+    return cls, torch.cat([cls, tokens[:, backbone.prefix :].float().mean(1)], dim=1), entropy
 
 
 def pixels(batches: Iterable[EvaluationBatch], *, side: int = 32) -> Features:

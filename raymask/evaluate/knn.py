@@ -49,16 +49,36 @@ def knn_accuracy(
     Top-5 asks for the first min(5, k, classes) classes, as the official code does where there are 5 or more.
     Among classes with equal votes (mostly: none) the lower label goes first.
     """
+    found = knn_ranks(
+        bank, bank_labels, queries, query_labels, ks=ks, classes=classes, temperature=temperature
+    )
+    results: dict[int, tuple[float, float]] = {}
+    for k, ranks in found.items():
+        right = [int((ranks < top).sum()) for top in (1, top_of(k, classes))]
+        results[k] = (100.0 * right[0] / len(queries), 100.0 * right[1] / len(queries))
+    return results
+
+
+def top_of(k: int, classes: int) -> int:
+    """The classes that top-5 asks for."""
+    return min(5, k, classes)
+
+
+def knn_ranks(
+    bank: Float[Tensor, "n d"],
+    bank_labels: Int[Tensor, " n"],
+    queries: Float[Tensor, "m d"],
+    query_labels: Int[Tensor, " m"],
+    *,
+    ks: tuple[int, ...],
+    classes: int,
+    temperature: float = 0.07,
+) -> dict[int, Int[Tensor, " m"]]:
+    """By k: the place of each query's true class in the order of votes, from 0."""
     ks = tuple(sorted({min(k, len(bank)) for k in ks}))
     similarities, places = neighbours(bank, queries, count=max(ks))
     labels = bank_labels[places]
-    results: dict[int, tuple[float, float]] = {}
-    for k in ks:
-        ranks = _ranks(similarities[:, :k], labels[:, :k], query_labels, classes, temperature)
-        top5 = min(5, k, classes)
-        right = [int((ranks < top).sum()) for top in (1, top5)]
-        results[k] = (100.0 * right[0] / len(queries), 100.0 * right[1] / len(queries))
-    return results
+    return {k: _ranks(similarities[:, :k], labels[:, :k], query_labels, classes, temperature) for k in ks}
 
 
 def _ranks(
@@ -78,4 +98,4 @@ def _ranks(
             order = tally.argsort(dim=1, descending=True, stable=True)
             yield (order == truth[part, None]).int().argmax(1)
 
-    return torch.cat(list(parts()))
+    return torch.cat([truth[:0], *parts()])

@@ -15,6 +15,9 @@ class Evaluate(Settings):
     linear: also fit a linear probe on the frozen features, at the end of a run
     linear_epochs, linear_views: its passes over the bank, and augmented copies of the bank it is fitted on
     linear_lr, linear_batch: its peak rate is linear_lr * linear_batch / 256
+    label_free: also measure what needs no labels: LiDAR and the entropy of [CLS] attention. The second costs
+        next to nothing, LiDAR lidar_images * lidar_views forwards: as long as so many images of a bank
+    lidar_images, lidar_views: images, spread evenly over the bank, and random crops of each
     every_images: evaluate each time this many images were seen; null is only at the end
     network: whose backbone is measured
     size: side of the evaluation images in pixels; null is backbone.image_size
@@ -30,6 +33,9 @@ class Evaluate(Settings):
     linear_views: PositiveInt = 1
     linear_lr: float = Field(0.001, gt=0)
     linear_batch: PositiveInt = 1024
+    label_free: bool = False
+    lidar_images: int = Field(1000, ge=2)
+    lidar_views: int = Field(10, ge=2)
     every_images: PositiveInt | None = None
     network: Literal["teacher", "student"] = "teacher"
     size: PositiveInt | None = None

@@ -1,18 +1,20 @@
 """A split to evaluate on: which samples, and their pictures with labels, in order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int
 
+from pipelines.bad import BadSamples
 from pipelines.data import Data
 from pipelines.evaluation import RATIO, EvaluationBatch, evaluation_batches
 from pipelines.source import Source
 from raymask.evaluate.crops import augmented
 from raymask.evaluate.settings import Evaluate
+from raymask.world import World
 
-# n: images of the split
+# n: images of the split   m: some images
 
 HEALTH_IMAGES = 2048  # enough for the rank of any common width
 
@@ -28,20 +30,46 @@ class Split:
     resize: int
     batch: int
 
-    def batches(self) -> Iterator[EvaluationBatch]:
+    def batches(self, bad: BadSamples | None = None) -> Iterator[EvaluationBatch]:
         """The centre crops."""
-        yield from self._cut(self.size)
+        yield from self._cut(self.size, bad)
 
-    def random_crops(self, *, seed: int, view: int) -> Iterator[EvaluationBatch]:
-        """The linear probe's random crop number `view` of every image, out of its `resize` square."""
-        for batch in self._cut((self.resize, self.resize)):
-            images = augmented(batch.images, batch.samples, size=self.size, seed=seed, view=view)
-            yield replace(batch, images=images)
+    def random_crops(
+        self, bad: BadSamples | None = None, *, seed: int, views: Iterable[int]
+    ) -> Iterator[EvaluationBatch]:
+        """These random crops of every image, out of its `resize` square: a batch in each view in turn."""
+        for batch in self._cut((self.resize, self.resize), bad):
+            for view in views:
+                images = augmented(batch.images, batch.samples, size=self.size, seed=seed, view=view)
+                yield replace(batch, images=images)
 
-    def _cut(self, size: tuple[int, int]) -> Iterator[EvaluationBatch]:
+    def _cut(self, size: tuple[int, int], bad: BadSamples | None) -> Iterator[EvaluationBatch]:
         return evaluation_batches(
-            self.data, self.source, batch=self.batch, size=size, resize=self.resize, samples=self.samples
+            self.data,
+            self.source,
+            batch=self.batch,
+            size=size,
+            resize=self.resize,
+            samples=self.samples,
+            bad=bad,
         )
+
+    def spread(self, count: int) -> "Split":
+        """At most `count` of the samples, spread evenly over them."""
+        return replace(self, samples=spread(self.samples, count))
+
+    def share(self, world: World) -> "Split":
+        """This rank's batches: every `world.size`-th, whole, so that forwards are those of one process."""
+        batch = np.arange(len(self.samples)) // self.batch
+        return replace(self, samples=self.samples[batch % world.size == world.rank])
+
+    def rounds(self, world: World) -> int:
+        """The batches of the largest share."""
+        return -(-len(self.samples) // (self.batch * world.size))
+
+    def batch_of(self, samples: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """The number of the batch that each of these samples of the split is in."""
+        return np.searchsorted(self.samples, samples) // self.batch
 
 
 def open_split(
@@ -62,9 +90,12 @@ def open_split(
     chosen = np.flatnonzero(np.asarray(source.labels) >= 0) if labelled else np.arange(len(source))
     limit = settings.max_images or len(source)
     limit = limit if labelled else min(HEALTH_IMAGES, limit)
-    if limit < len(chosen):
-        chosen = chosen[np.arange(limit) * len(chosen) // limit]
-    return Split(source, chosen, data, (height, width), resize, settings.batch)
+    return Split(source, spread(chosen, limit), data, (height, width), resize, settings.batch)
+
+
+def spread(samples: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
+    """At most `count` of them, evenly spread, in their order."""
+    return samples if count >= len(samples) else samples[np.arange(count) * len(samples) // count]
 
 
 def why_no_accuracies(bank: Source, queries: Source | None) -> str | None:
