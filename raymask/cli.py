@@ -53,6 +53,26 @@ def resume(run: RunPath, changes: Changes = None) -> None:
 
 
 @app.command()
+def tune(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="a name in tune_spaces/, or a Python file", show_default=False)
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="preset=PRESET budget=IMAGES [KEY=VALUE]...",
+            help="settings of the search (trials, metric, ...) and of every trial",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Search settings: raymask tune mask_ratio preset=dino-random-mask-laptop budget=400000 data=photos."""
+    from raymask.distributed.tune import tune
+
+    tune(space, words or [])
+
+
+@app.command()
 def pack(
     source: Annotated[
         str, typer.Argument(help="a folder of images, a zip, tars or an IDX file", show_default=False)
@@ -214,6 +234,72 @@ def presets(
             )
         )
     print(f"\nEach also as NAME{presets.LAPTOP}: the same shape, small enough for a laptop.")
+
+
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="of the cluster's dashboard, if not http://127.0.0.1:8265")
+]
+
+
+@app.command()
+def submit(
+    verb: Annotated[str, typer.Argument(metavar="train|tune", help="what the job does", show_default=False)],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGUMENT]...", help="as after train or tune", show_default=False),
+    ] = None,
+    address: Address = None,
+    detach: Annotated[bool, typer.Option("--detach", help="leave the job to itself")] = False,
+) -> None:
+    """Run train or tune as a job of a Ray cluster, and follow it."""
+    from raymask.distributed.jobs import submit
+
+    where, client, job = submit(verb, arguments or [], address=address, say=_say, here=Path.cwd())
+    later = f"'raymask status {job.run}' and 'raymask stop {job.run}'"
+    if detach:
+        _say(f"the job goes on by itself: see {later}")
+        return
+    from raymask.distributed.job_logs import exit_code, follow
+    from raymask.distributed.job_status import about
+    from raymask.signals import Stopped
+
+    try:
+        ended = follow(client, job, where=where, show=lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        raise Stopped(f"no longer following {job.id}, which goes on: see {later}", exit_code=130) from None
+    _say(about(ended))
+    raise typer.Exit(exit_code(ended))
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="name or directory", show_default=False)],
+    address: Address = None,
+) -> None:
+    """Say where a run stands, and its job on the cluster."""
+    from raymask.distributed.job_status import status
+
+    for line in status(run, address=address):
+        print(line)
+
+
+@app.command()
+def stop(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="name or directory", show_default=False)],
+    address: Address = None,
+) -> None:
+    """End the job of a run that raymask submit sent, after a checkpoint."""
+    from raymask.distributed.job_status import about
+    from raymask.distributed.jobs import stop
+
+    ended = stop(run, address=address, say=_say)
+    _say(about(ended))
+    _say("submit the same command again to go on from there")
+
+
+def _say(text: str) -> None:
+    """A remark beside what a verb prints."""
+    print(f"raymask: {text}", file=sys.stderr, flush=True)
 
 
 def _done(run: Path) -> None:

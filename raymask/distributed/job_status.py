@@ -1,0 +1,65 @@
+"""`raymask status RUN`: its job on the cluster, and where the run stands by its own directory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from raymask.distributed.dashboard import NoCluster, connect, find_address
+from raymask.distributed.job_logs import exit_code, last_line
+from raymask.distributed.jobs import Job, as_sent, find
+from raymask.standing import standing
+
+if TYPE_CHECKING:
+    from raymask.distributed.jobs_client import JobsClient
+
+
+def status(run: str, *, address: str | None) -> Iterator[str]:
+    """What is known of a run, given by its name or folder, in lines. Raises ValueError where nothing is."""
+    where = find_address(address)
+    client = _client(where, asked=bool(address or os.environ.get("RAY_API_SERVER_ADDRESS")), run=run)
+    jobs = find(client, as_sent(run), where=where) if client is not None else []
+    folder = Path(jobs[-1].folder if jobs else run).expanduser()
+    if not jobs and not folder.is_dir():
+        at = f"at {where}" if client is not None else f"({where} answers not)"
+        raise ValueError(f"no job of a run '{run}' is known {at}, and there is no such directory")
+    if client is not None and jobs:
+        yield f"job   {about(jobs[-1])}"
+    yield f"run   {folder}"
+    yield from (f"      {line}" for line in _progress(folder, jobs, client, where=where))
+
+
+def about(job: Job) -> str:
+    """One line about a job: how it is, since when, and why it ended."""
+    spent = tqdm.format_interval(max(0.0, (job.ended or time.time()) - job.begun))
+    line = f"{job.id}  {job.status.lower()}, {spent}"
+    if job.status == "FAILED":
+        reasons = [text for text in job.message.splitlines() if text.strip()]
+        line += f", exit code {exit_code(job)}" + (f": {reasons[-1].strip()}" if reasons else "")
+    return line
+
+
+def _client(where: str, *, asked: bool, run: str) -> JobsClient | None:
+    """A client of the cluster; None where nobody named it or is there, and the run's directory is here."""
+    try:
+        return connect(where)
+    except NoCluster:
+        if asked or not Path(run).expanduser().is_dir():
+            raise
+        return None
+
+
+def _progress(folder: Path, jobs: list[Job], client: JobsClient | None, *, where: str) -> list[str]:
+    """Where the run stands; from the job's output where its directory cannot be seen from here."""
+    found = standing(folder)
+    if found is not None:
+        return found.lines
+    if folder.is_dir() or client is None or not jobs:
+        return ["no line of metrics yet"]
+    line = last_line(client, jobs[-1], where=where, beginning="step ")
+    return [line] if line else ["no line of metrics yet, and its directory cannot be seen from here"]

@@ -1,0 +1,209 @@
+"""Runs as jobs of a cluster: sent there, found again by the name of the run, stopped in good order.
+
+A job of ours carries the name and the folder of its run, and who sent it, as metadata; nothing else is ever
+looked at, let alone stopped.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raymask.distributed import packaging, token
+from raymask.distributed.dashboard import answers, connect, find_address, is_open
+from raymask.distributed.job_command import Command, command
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+    from raymask.distributed.jobs_client import JobsClient
+
+RUN, FOLDER, USER = "raymask_run", "raymask_folder", "raymask_user"
+GRACE = 300  # seconds that a job has for its last checkpoint; Ray's own 3 would tear it from its step
+ACTIVE = ("PENDING", "RUNNING")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a run on a cluster.
+
+    status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; times in seconds since 1970
+    exit_code: of the command, once it has ended by itself
+    """
+
+    id: str
+    status: str
+    run: str
+    folder: str
+    user: str | None
+    begun: float
+    ended: float | None
+    exit_code: int | None
+    message: str
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ACTIVE
+
+    @property
+    def attempt(self) -> int:
+        """Its number among the jobs of the run."""
+        last = self.id.rpartition("-")[2]
+        return int(last) if last.isdecimal() else 1
+
+
+def submit(
+    verb: str, arguments: list[str], *, address: str | None, say: Say, here: Path
+) -> tuple[str, JobsClient, Job]:
+    """Sends a run to a cluster; gives its address, a client of it and the job.
+
+    Raises ValueError, before anything is sent, for whatever would fail there."""
+    what = command(verb, arguments, here=here)
+    where = find_address(address, configured=what.address)
+    client = connect(where)
+    package = packaging.look(here)
+    packaging.check(package, needed=what.files, token=token.file())
+    every = all_jobs(client, where=where)
+    _refuse_a_second(every, what)
+    alike = [job.attempt for job in every if job.id == f"{prefix(what.name)}-{job.attempt}"]
+    identity = f"{prefix(what.name)}-{1 + max(alike, default=0)}"
+    if is_open(where):
+        say(f"{where} runs programs for everybody who reaches it: start the cluster with RAY_AUTH_MODE=token")
+    say(f"sending {package} to {where}")
+    with answers(where):
+        _send(client, what, identity, package.folder)
+        say(f"job {identity}: {what.entrypoint}")
+        return where, client, _job(client.get_job_info(identity))
+
+
+def _send(client: JobsClient, what: Command, identity: str, folder: Path) -> None:
+    """One submission. No token goes with it: a job takes that of the node it runs on."""
+    try:
+        client.submit_job(
+            entrypoint=what.entrypoint,
+            submission_id=identity,
+            metadata={RUN: what.name, FOLDER: what.folder, USER: _user()},
+            runtime_env={
+                "working_dir": str(folder),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE), "RAY_USAGE_STATS_ENABLED": "0"},
+            },
+        )
+    except RuntimeError as error:
+        if "already exists" in str(error):
+            raise ValueError(
+                f"somebody has just submitted {identity}: see 'raymask status {what.name}'"
+            ) from None
+        raise
+
+
+def _refuse_a_second(jobs: list[Job], what: Command) -> None:
+    for job in jobs:
+        if job.active and job.folder == what.folder:
+            raise ValueError(
+                f"run '{what.name}' is on the cluster already, as job {job.id} ({job.status.lower()}): see "
+                f"'raymask status {what.name}', or end it first with 'raymask stop {what.name}'"
+            )
+
+
+def all_jobs(client: JobsClient, *, where: str) -> list[Job]:
+    """All jobs of all runs that the cluster knows, the newest last."""
+    with answers(where):
+        found = [_job(each) for each in client.list_jobs() if (each.metadata or {}).get(RUN)]
+    return sorted(found, key=lambda job: (job.begun, job.attempt))
+
+
+def prefix(name: str) -> str:
+    """What the ids of a run's jobs begin with; a name that no id can hold is told apart by its hash."""
+    clean = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    if clean != name:
+        clean = f"{clean}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return f"raymask-{clean}"
+
+
+def as_sent(run: str) -> str:
+    """A directory of this machine by its absolute path, as jobs name it; a name stays one."""
+    path = Path(run).expanduser()
+    return str(path.absolute()) if "/" in run or path.is_dir() else run
+
+
+def find(client: JobsClient, run: str, *, where: str) -> list[Job]:
+    """The jobs of a run, given by its name or by its folder, the newest last.
+
+    Raises ValueError where runs in different folders have the name.
+    """
+    folder = run.rstrip("/") if "/" in run else None
+    every = all_jobs(client, where=where)
+    jobs = [job for job in every if (job.folder == folder if folder is not None else job.run == run)]
+    folders = sorted({job.folder for job in jobs})
+    if len(folders) > 1:
+        raise ValueError(f"several runs are called '{run}': give one of the folders {', '.join(folders)}")
+    return jobs
+
+
+def stop(run: str, *, address: str | None, say: Say) -> Job:
+    """Ends the run's job after a checkpoint, and waits for that. Raises ValueError where none is ours."""
+    where = find_address(address)
+    client = connect(where)
+    jobs = find(client, as_sent(run), where=where)
+    if not jobs:
+        raise ValueError(f"no job of a run '{run}' is known at {where}: raymask stops only what it has sent")
+    job = jobs[-1]
+    if not job.active:
+        raise ValueError(f"the run '{run}' is not running: its job {job.id} has ended ({job.status.lower()})")
+    if job.user not in (None, _user()) and "/" not in run:
+        raise ValueError(
+            f"job {job.id} of the run '{run}' was sent by {job.user}: if you mean it, name the run by its "
+            f"folder, raymask stop {job.folder}"
+        )
+    say(f"stopping job {job.id}: it writes a checkpoint first")
+    with answers(where):
+        client.stop_job(job.id)
+    return wait(client, job, where=where, seconds=GRACE + 30)
+
+
+def wait(client: JobsClient, job: Job, *, where: str, seconds: float) -> Job:
+    """The job once it has ended. Raises ValueError if it has not by then."""
+    until = time.monotonic() + seconds
+    while True:
+        with answers(where):
+            job = _job(client.get_job_info(job.id))
+        if not job.active:
+            return job
+        if time.monotonic() > until:
+            raise TimeoutError(f"job {job.id} has not ended within {seconds:.0f} seconds: ask again")
+        time.sleep(0.5)
+
+
+def _job(found: JobDetails) -> Job:
+    metadata = found.metadata or {}
+    ended = found.end_time / 1e3 if found.end_time else None
+    return Job(
+        id=str(found.submission_id or found.job_id),
+        status=found.status.value,
+        run=metadata.get(RUN, ""),
+        folder=metadata.get(FOLDER, ""),
+        user=metadata.get(USER),
+        begun=(found.start_time or 0) / 1e3,
+        ended=ended,
+        exit_code=found.driver_exit_code,
+        message=found.message or "",
+    )
+
+
+def _user() -> str:
+    """Who sends a job: a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid()) if hasattr(os, "getuid") else sys.platform
