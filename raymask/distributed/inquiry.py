@@ -1,0 +1,123 @@
+"""A search, looked through before anything is started: what it could fail on is asked here."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.data import open_train_and_val
+from raymask.config import Config, to_tree
+from raymask.distributed.lineage import as_schedules
+from raymask.distributed.objectives import check_measurable, measured, resolve
+from raymask.distributed.search import Search
+from raymask.distributed.space import Space, Values
+from raymask.distributed.trial import Assignment
+from raymask.evaluate import open_evaluation
+from raymask.plan import plan
+
+_SAMPLES = 30  # draws that are tried before anything starts
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A search in which nothing is left open. objectives: (name, mode), the metric first"""
+
+    search: Search
+    base: Config
+    space: Space
+    assignment: Assignment
+    objectives: list[tuple[str, str]]
+
+    @property
+    def folder(self) -> Path:
+        """The directory of the search."""
+        return self.search.folder()
+
+    def describe(self) -> str:
+        """The search in a line."""
+        search, images = self.search, self.assignment.images
+        against = "" if search.against == "none" else f" against {search.against}"
+        return (
+            f"{search.trials} trials of {search.preset} with {images:,} images each, {search.scheduler} and "
+            f"{search.search}, for {search.metric} ({search.mode}){against}"
+        )
+
+
+def inquire(search: Search, base: Config, space: Space) -> Inquiry:
+    """The search with every default filled in. Raises ValueError, in a sentence, where it cannot work."""
+    draws = list(_draws(space, search)) if not search.evolves else _ends_of(space, search)
+    paths = {path for values in draws for path in values}
+    metric, mode = resolve(search.metric or space.metric, search.mode, paths)
+    against = search.against or space.against
+    scheduler = search.scheduler or ("asha" if against == "none" else "none")
+    filled = {
+        "metric": metric,
+        "mode": mode,
+        "against": against,
+        "scheduler": scheduler,
+        "search": search.search or ("random" if search.evolves else "optuna"),
+        "name": search.name or f"{space.name}-{Path(search.preset).stem}",
+        "root": str(Path(search.root).expanduser().resolve()),
+    }
+    search = search.model_copy(update=filled)
+    base = measured(_with_paths(base), metric)
+    assignment = Assignment(
+        tree=to_tree(base.model_copy(update={"run": base.run.model_copy(update={"resume": False})})),
+        space=space.name,
+        folder=str(search.folder() / "trials"),
+        images=search.budget // search.trials,
+        checks=search.checks,
+        metric=metric,
+        keep_all=search.evolves,
+        threads=None,
+    )
+    if not assignment.images:
+        raise ValueError(
+            f"budget={search.budget} images are less than one for each of trials={search.trials}: give more"
+        )
+    for values in draws:
+        assignment.config("t000", values)
+    _check_data(base, metric, stops_early=scheduler != "none")
+    modes = [(metric, mode)] + ([(against, "min")] if against != "none" else [])
+    return Inquiry(search, base, space, assignment, modes)
+
+
+def _draws(space: Space, search: Search) -> Iterator[Values]:
+    """What the space draws, by chance."""
+    from raymask.distributed.proposals import Proposer
+
+    proposer = Proposer(space, kind="random", directions=["max"], seed=search.seed, trials=_SAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, of values that it cannot store; they are refused below
+        for number in range(_SAMPLES):
+            asked = proposer.ask(str(number))
+            assert asked is not None
+            yield asked[1]
+
+
+def _ends_of(space: Space, search: Search) -> list[Values]:
+    """The lowest and the highest settings of a population, as constants and as a schedule."""
+    if not space.mutations:
+        raise ValueError(
+            f"the space {space.name} has no MUTATIONS, which scheduler={search.scheduler} moves: choose "
+            "scheduler=asha, or a space of schedules such as ratio_schedule"
+        )
+    low = {path: float(ends[0]) for path, ends in space.mutations.items()}
+    high = {path: float(ends[1]) for path, ends in space.mutations.items()}
+    return [low, high, as_schedules([[0, low], [1, high]], steps=2)]
+
+
+def _with_paths(config: Config) -> Config:
+    """The config with local data by absolute paths: trials may run in another working directory."""
+    places = {}
+    for key in ("train", "val"):
+        given = getattr(config.data, key)
+        if isinstance(given, str) and "://" not in given and Path(given).expanduser().exists():
+            places[key] = str(Path(given).expanduser().resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update=places)})
+
+
+def _check_data(base: Config, metric: str, *, stops_early: bool) -> None:
+    source, _ = open_train_and_val(base.data)
+    plan(base.train, images=base.data.epoch_length(len(source)), evaluate_images=None)
+    check_measurable(metric, open_evaluation(base), stops_early=stops_early)

@@ -1,0 +1,138 @@
+"""`raymask tune`: a search over a space, as trials that are ordinary runs.
+
+    TUNE_RUN/search.yaml    the search, complete; space.py: the space as it was
+    TUNE_RUN/results.json   what came out, kept up to date
+    TUNE_RUN/best.yaml      the best trial, for `raymask train`
+    TUNE_RUN/trials/ID/     run directories
+    TUNE_RUN/ray/           Tune's own notes, of no use once it has ended
+
+Nothing of Tune's is read again: a search whose driver was killed goes on from results.json and the trials'
+own checkpoints, so no pickle is ever opened.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raymask.config import load
+from raymask.distributed.bootstrap import connected
+from raymask.distributed.found import FILE as BEST
+from raymask.distributed.found import command_of, preset_of, write_preset
+from raymask.distributed.inquiry import Inquiry, inquire
+from raymask.distributed.results import Record, Results
+from raymask.distributed.search import Search, parse
+from raymask.distributed.space import open_space
+from raymask.overrides import read_yaml
+
+SEARCH = "search.yaml"
+SPACE = "space.py"
+
+
+def tune(space: str, words: Sequence[str] = ()) -> Path:
+    """Searches, and returns the directory of the search. `words`: its settings, and changes for every trial.
+
+    Raises ValueError, before anything is started, where the search cannot work.
+    """
+    search, changes = parse(space, words)
+    base = load(search.preset, changes)
+    inquiry = inquire(search, base, open_space(space))
+    folder = inquiry.folder
+    if folder.exists():
+        if base.run.resume and (folder / SEARCH).exists():
+            return resume_tune(folder, asked=_described(inquiry, changes))
+        how = f"continue it with 'raymask resume {folder}', or name" if (folder / SEARCH).exists() else "name"
+        raise ValueError(f"{folder} exists and is never overwritten: {how} another with name=NAME")
+    folder.mkdir(parents=True)
+    (folder / SEARCH).write_text(yaml.safe_dump(_described(inquiry, changes), sort_keys=False))
+    (folder / SPACE).write_text(inquiry.space.text)
+    return _run(inquiry)
+
+
+def resume_tune(folder: Path, *, asked: dict | None = None) -> Path:
+    """Goes on with a search whose process was ended, from what its trials had saved.
+
+    asked: the same search described anew, where a command is repeated. Raises ValueError if it is another.
+    """
+    folder = folder.resolve()
+    tree = read_yaml((folder / SEARCH).read_text(), where=str(folder / SEARCH))
+    if asked is not None and asked != tree:
+        keys = [key for key in tree["search"] if tree["search"][key] != asked["search"].get(key)]
+        keys += ["the changes of its trials"] * (tree["changes"] != asked["changes"])
+        raise ValueError(
+            f"{folder} is another search ({', '.join(keys)} differ): name this one with name=NAME"
+        )
+    search = Search.model_validate(tree["search"])
+    base = load(search.preset, tree["changes"])
+    return _run(inquire(search, base, open_space(str(folder / SPACE))))
+
+
+def is_search(folder: Path) -> bool:
+    """Whether a directory is that of a search."""
+    return (folder / SEARCH).exists()
+
+
+def _described(inquiry: Inquiry, changes: Sequence[str]) -> dict[str, Any]:
+    kept = [change for change in changes if not change.startswith("run.resume=")]
+    return {"search": inquiry.search.model_dump(mode="json"), "changes": kept}
+
+
+def _run(inquiry: Inquiry) -> Path:
+    """Runs what is left of a search, and writes what it found."""
+    results = _results(inquiry)
+    ended = [record for record in results.records.values() if record.state != "running"]
+    print(f"{inquiry.space.question}\n{inquiry.describe()}", flush=True)
+    if len(ended) < inquiry.search.trials:
+        with connected(inquiry.base.cluster):
+            from raymask.distributed.tuning import run_trials
+
+            run_trials(inquiry, results)
+    _conclude(inquiry, results)
+    return inquiry.folder
+
+
+def _results(inquiry: Inquiry) -> Results:
+    search = inquiry.search
+    about = {
+        "space": inquiry.space.name,
+        "question": inquiry.space.question,
+        "preset": search.preset,
+        "metric": search.metric,
+        "mode": search.mode,
+    }
+    results = Results(inquiry.folder, about, inquiry.objectives)
+    results.recall()
+    return results
+
+
+def _conclude(inquiry: Inquiry, results: Results) -> None:
+    """Writes best.yaml and says what was found. Raises ValueError where every trial failed."""
+    best, folder = results.best(), inquiry.folder
+    if best is None:
+        errors = sorted({record.error for record in results.records.values() if record.error})
+        results.write()
+        raise ValueError(f"no trial of {folder} came to an evaluation: {'; '.join(errors[:3])}")
+    config = inquiry.assignment.config(best.id, best.values)
+    results.command = command_of(config, preset=inquiry.search.preset)
+    results.write()
+    about = {
+        "paper": f"found by raymask tune {inquiry.space.name}",
+        "masks": inquiry.space.question.splitlines()[0],
+        "differs": f"{inquiry.search.metric} {best.curve[-1][1]:.4g} after {best.images} images",
+    }
+    write_preset(folder / BEST, preset_of(config, preset=inquiry.search.preset, about=about))
+    print(*_summary(results, best, folder), sep="\n", flush=True)
+
+
+def _summary(results: Results, best: Record, folder: Path) -> list[str]:
+    lines = [f"best: {best.id} with {results.about['metric']} {best.curve[-1][1]:.4g}"]
+    if len(results.objectives) > 1:
+        lines.append("front: " + "; ".join(_point(results, record) for record in results.front()))
+    return [*lines, f"  {results.command}", f"  raymask train {folder / BEST}", f"search: {folder}"]
+
+
+def _point(results: Results, record: Record) -> str:
+    scores = results.scores(record) or ()
+    named = (f"{name} {score:.4g}" for (name, _), score in zip(results.objectives, scores))
+    return f"{record.id} ({', '.join(named)})"

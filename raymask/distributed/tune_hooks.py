@@ -1,0 +1,95 @@
+"""What Tune calls in the driver: for the next trial's settings, and with what the trials report."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from raymask.distributed.proposals import Proposer
+from raymask.distributed.results import Record, Results
+from raymask.distributed.table import Table
+
+
+def name_of(trial: Any) -> str:
+    """Our name of Tune's trial; its config would say another's after an exploit."""
+    return trial.custom_dirname
+
+
+class Asker(Searcher):
+    """Hands out the trials that a killed driver left, then what the proposer asks for."""
+
+    def __init__(self, begin: Callable[[], dict | None], *, metric: str, mode: str) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self.begin = begin
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        """Nothing to set: the proposer knows what it optimises."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """The config of the next trial."""
+        return self.begin() or Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Watch tells the proposer."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """results.json holds what matters."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """results.json holds what matters."""
+
+
+class Watch(tune.Callback):
+    """Writes down what trials report, tells the proposer, and keeps the table going."""
+
+    def __init__(
+        self, results: Results, table: Table, proposer: Proposer | None, *, images: dict[str, int]
+    ) -> None:
+        self.results = results
+        self.table = table
+        self.proposer = proposer
+        self.images = images  # of whole trials, by name
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """A trial was evaluated."""
+        record = self.results.records[name_of(trial)]
+        record.add(result)
+        if self.proposer is not None:
+            self.proposer.note(record.id, result["metric"], check=result["images"])
+        self.results.write(now=False)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial came to its end, or was stopped."""
+        record = self.results.records[name_of(trial)]
+        record.state = "done" if record.images >= self.images[record.id] else "stopped"
+        self._tell(record)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial failed; the search goes on without it."""
+        record = self.results.records[name_of(trial)]
+        record.state = "failed"
+        record.error = _first_cause(trial)
+        self._tell(record)
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tune looked around."""
+        self.table.show()
+
+    def _tell(self, record: Record) -> None:
+        scores = None if record.state == "failed" else self.results.scores(record)
+        if self.proposer is not None:
+            self.proposer.tell(record.id, scores, ended=record.state == "done")
+        self.results.write()
+
+
+def _first_cause(trial: Any) -> str:
+    """The last line of what a trial's process raised."""
+    path = getattr(trial, "error_file", None)
+    try:
+        with open(path) as file:  # noqa: PTH123  (Tune gives text)
+            lines = [line.strip() for line in file if line.strip()]
+    except (OSError, TypeError):
+        return "its process ended"
+    return lines[-1] if lines else "its process ended"

@@ -1,0 +1,1 @@
+"""Questions that a search can answer, one a file: `raymask tune NAME preset=... budget=...`."""

@@ -1,0 +1,11 @@
+"""What share of the patches should be hidden?"""
+
+PRESETS = ("dino-random-mask-laptop", "attmask-high-laptop", "ibot-random-laptop", "mae-laptop")
+
+
+def suggest(trial):
+    """A constant ratio, in any method that masks its student."""
+    return {"mask.ratio": trial.suggest_float("ratio", 0.1, 0.75)}
+
+
+MUTATIONS = {"mask.ratio": (0.1, 0.75)}
