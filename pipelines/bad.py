@@ -49,10 +49,14 @@ class BadSamples:
     def __contains__(self, sample: int) -> bool:
         return sample in self._agreed or sample in self._fresh
 
+    def causes(self) -> dict[int, str]:
+        """The cause of each distinct bad sample."""
+        with self._lock:
+            return {**self._fresh, **self._agreed}
+
     def counts(self) -> dict[str, int]:
         """Distinct bad samples by cause."""
-        with self._lock:
-            return dict(Counter({**self._fresh, **self._agreed}.values()))
+        return dict(Counter(self.causes().values()))
 
     def add(self, sample: int, cause: Cause) -> None:
         """Counts a bad sample once. Raises ValueError, where this reader is alone, if it is one too many."""

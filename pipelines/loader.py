@@ -32,7 +32,7 @@ __all__ = ["Data", "Loader", "evaluation_images"]
 # b: images of this rank in a batch   v: views of an image   h, w: pixels of a view
 
 
-class _Timings:
+class Timings:
     """Seconds by what they were spent on, summed over all threads."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class _Filler:
     def __init__(self, reader: Reader, maker: RowMaker, *, seed: int):
         self.reader, self.maker = reader, maker
         self.key = stream(seed, "crops")
-        self.timings = _Timings()
+        self.timings = Timings()
 
     def fill(self, rows: Rows, row: int, sample: int, epoch: int) -> tuple[int, int]:
         """Fills a row; the sample that was used, and the signature of it and its views.
@@ -114,6 +114,7 @@ class Loader:
     pin: crops in page-locked memory, for asynchronous copies to a GPU
     bad_log: JSON lines file that names each bad sample once; ranks after the first write beside it. With
         several ranks their trainer looks after the limit (pipelines.bad)
+    bad: what counts the bad samples, where its owner is another; `bad_log` then means nothing
     """
 
     def __init__(
@@ -129,14 +130,17 @@ class Loader:
         steps: int,
         pin: bool = False,
         bad_log: Path | None = None,
+        bad: BadSamples | None = None,
     ):
-        _check(len(source), batch=batch, rank=rank, world=world)
+        check_shares(len(source), batch=batch, rank=rank, world=world)
         self._source, self._batch, self._rank, self._world = source, batch, rank, world
         self._start, self._steps = start, steps
         self._threads, self._ahead = data.thread_count, data.prefetch
         self._order = Order(source.shard_sizes, seed, data.shuffle_window)
         self._repeated = Repeated(self._order, data.repeats)
-        self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
+        if bad is None:
+            bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
+        self.bad = bad
         reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels, decode=plane_decoder())
         mode = "cpu" if data.augment == "auto" else data.augment
         maker = row_maker(mode, data.crops, most=-(-batch // world), pin=pin)
@@ -216,7 +220,8 @@ class Loader:
         )
 
 
-def _check(images: int, *, batch: int, rank: int, world: int) -> None:
+def check_shares(images: int, *, batch: int, rank: int, world: int) -> None:
+    """Raises ValueError where a global batch cannot be shared out among the ranks."""
     if batch > images:
         raise ValueError(
             f"the global batch is {batch} images but the data set holds only {images}: give a smaller batch"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 
 from pipelines.finish import Finisher
 from pipelines.jpeg_library import find_library
-from pipelines.loader import Loader
 from pipelines.rows import Mode
 from pipelines.source import Source
 from raymask.device import autocast_dtype, moved, pins_memory, synchronise
+from raymask.feed import open_feed
 from raymask.pace import Spans
 from raymask.world import World, sum_across
 
@@ -67,10 +68,10 @@ def _slow_decoding() -> str | None:
 def _rate(config: Config, mode: Mode, source: Source, *, world: World, device: torch.device) -> float:
     """Images a second of all ranks through loader and device, after a warm-up; the same number on each."""
     batch = min(IMAGES, len(source))
-    data = _chosen(config, mode).data
+    chosen = _chosen(config, mode)
     finish = finisher(config, autocast_dtype(device, config.train.precision))
     pin = pins_memory(device)
-    with Loader(data, source, batch=batch, seed=config.run.seed, steps=BATCHES, pin=pin) as loader:
+    with closing(open_feed(chosen, source, batch=batch, world=World(), steps=BATCHES, pin=pin)) as loader:
         begun = 0.0
         for number, _ in enumerate(moved(loader, device, finish, Spans(device))):
             if number == WARM:

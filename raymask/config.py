@@ -14,6 +14,7 @@ from pipelines.data import Data
 from pipelines.settings import Settings
 from raymask import overrides, presets
 from raymask.convbackbone import AnyBackbone
+from raymask.distributed.ingest_settings import Ingest
 from raymask.distributed.settings import Cluster, Workers
 from raymask.evaluate.settings import Evaluate
 from raymask.masks import Mask
@@ -30,6 +31,7 @@ class Config(Settings):
     """A run, complete: two runs with equal configs and data are equal.
 
     workers: processes on a Ray cluster, such as 4, or 2:8 where their number may change; null is this process
+    ingest: who decodes: local, or remote actors on nodes of that cluster
     """
 
     run: Run = Run()
@@ -42,6 +44,7 @@ class Config(Settings):
     evaluate: Evaluate = Evaluate()
     workers: Workers | None = None
     cluster: Cluster = Cluster()
+    ingest: Ingest = Ingest()
     debug: bool = False
 
     @model_validator(mode="after")

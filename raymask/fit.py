@@ -12,7 +12,6 @@ from pathlib import Path
 from torch import Tensor
 
 from pipelines.batch import Batch
-from pipelines.loader import Loader
 from raymask import metrics, run, state
 from raymask.augment import finisher
 from raymask.bad import agree
@@ -21,6 +20,7 @@ from raymask.console import Console, Stopwatch
 from raymask.context import RunContext
 from raymask.device import describe, moved, peak_memory, pins_memory
 from raymask.evaluate import evaluate
+from raymask.feed import Feed, open_feed
 from raymask.metrics import Running
 from raymask.pace import Spans, pace
 from raymask.report.verdict import judge
@@ -75,7 +75,7 @@ class _Live:
     folder: Path
     context: RunContext
     console: Console
-    loader: Loader
+    loader: Feed
     running: Running
     watch: Stopwatch
     spans: Spans
@@ -92,13 +92,11 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
     running = Running(training.device)
     start, said = _restore(training, folder, context, running)
     plan, config, world = training.plan, training.config, training.world
-    loader = Loader(
-        config.data,
+    loader = open_feed(
+        config,
         training.source,
         batch=plan.batch,
-        seed=config.run.seed,
-        rank=world.rank,
-        world=world.size,
+        world=world,
         start=start,
         steps=plan.steps,
         pin=pins_memory(training.device),

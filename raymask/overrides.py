@@ -23,6 +23,8 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+_SHORT = {"data": "data.train", "ingest": "ingest.kind"}  # what a bare string stands for
+
 _NUMBER = re.compile(
     r"^[-+]?(\d[\d_]*\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$"
 )
@@ -57,7 +59,7 @@ def parse(overrides: list[str]) -> dict:
         listed = text.startswith("@")
         value = text if listed else read_yaml(text, where=f"the value of '{path.strip()}'")
         # A later data.crops=... must join data=PATH, not replace it.
-        name = "data.train" if path.strip() == "data" and isinstance(value, str) else path.strip()
+        name = _SHORT.get(path.strip(), path.strip()) if isinstance(value, str) else path.strip()
         tree = _put(tree, name.split("."), value)
     return tree
 
@@ -97,11 +99,9 @@ def merge(base: dict, changes: dict, *, model: Model | None) -> dict:
 
 def _spelled_out(key: str, value: Any, below: Any) -> Any:
     """`data=PATH` is short for `data.train=PATH`, and leaves the rest of the data settings alone."""
-    return (
-        {"train": value}
-        if key == "data" and isinstance(value, str) and isinstance(below, dict | None)
-        else value
-    )
+    if key in _SHORT and isinstance(value, str) and isinstance(below, dict | None):
+        return {_SHORT[key].rpartition(".")[2]: value}
+    return value
 
 
 def _switches(below: dict, value: dict, owner: Model | None) -> bool:

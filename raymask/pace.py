@@ -9,9 +9,11 @@ import torch
 
 LOADER = ("read", "decode", "cut")  # by the loader's threads
 DEVICE = ("transfer", "finish")  # the copy to the device, and its share of augmentation
+REMOTE = ("pull", "unpack")  # waiting for ingest actors and the network, copying out of the object store
 
 # The values of a line of metrics.jsonl that two runs of one config do not share.
 TIMES = ("images_per_s", "data_wait", "data_queue", *(f"data_{part}" for part in (*LOADER, *DEVICE)))
+REMOTE_TIMES = (*(f"data_{part}" for part in REMOTE), "data_wire", "data_replaced")  # with ingest=remote, too
 
 
 class Spans:
@@ -52,7 +54,8 @@ def pace(images: int, seconds: float, timings: Mapping[str, float]) -> dict[str,
 
     `data_wait`, `data_transfer` and `data_finish` are shares of the interval. `data_read`, `data_decode` and
     `data_cut` are threads: 1.5 means that one and a half of the loader's were busy with it all the time.
-    `data_queue` counts the batches that are ready now.
+    `data_queue` counts the batches that are ready now. With ingest=remote there are `data_pull` and
+    `data_unpack`, shares of the interval, too, `data_wire` in MB/s, and `data_replaced`, a count.
     """
     parts = ("wait", *LOADER, *DEVICE)
     seconds_of = {part: timings["data_wait" if part == "wait" else part] for part in parts}
@@ -60,4 +63,10 @@ def pace(images: int, seconds: float, timings: Mapping[str, float]) -> dict[str,
         "images_per_s": images / seconds,
         "data_queue": timings["queue"],
         **{f"data_{part}": spent / seconds for part, spent in seconds_of.items()},
+        **(_remote(seconds, timings) if "wire" in timings else {}),
     }
+
+
+def _remote(seconds: float, timings: Mapping[str, float]) -> dict[str, float]:
+    shares = {f"data_{part}": timings[part] / seconds for part in REMOTE}
+    return {**shares, "data_wire": timings["wire"] / seconds / 1e6, "data_replaced": timings["replaced"]}

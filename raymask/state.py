@@ -37,6 +37,7 @@ HARMLESS = (
     "evaluate",
     "workers",
     "cluster",
+    "ingest",
     "debug",
 )
 
