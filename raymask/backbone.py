@@ -1,8 +1,7 @@
 """The backbone: timm's `VisionTransformer`, run so that masks, dropping and attention need no hooks.
 
-Its blocks are called piece by piece: timm owns the parameters and their names, so that weights go in and out
-of timm unchanged; this file owns the order of events: embed patches, hide or drop them, add positions, run
-the blocks, normalise.
+timm owns the parameters and their names, so that weights go in and out of timm unchanged; this file owns the
+order of events: embed patches, hide or drop them, add positions, run the blocks (layer.py), normalise.
 """
 
 from typing import Any, TypedDict
@@ -13,7 +12,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from raymask.attention import cls_row, learned_cls_row, mix_tokens, project
 from raymask.positions import Grid, resample
 
 # b: images   n: patches of an image   k: visible patches   t: tokens, prefix + n or k   d: width of a token
@@ -94,17 +92,16 @@ class VisionBackbone(nn.Module):
         extras: Extras = {"cls": [], "blocks": []}
         layers: list[Any] = list(self.vit.blocks)  # timm types its blocks as bare modules
         for index, block in enumerate(layers):
-            queries = None if patches or index < self.depth - 1 else self.prefix
-            heads = project(block.attn, normed := block.norm1(tokens), queries=queries)
-            if attention and index == attention_block % self.depth:
-                attended = learned_cls_row if attention_gradient else cls_row
-                row = attended(heads[0], heads[1], block.attn.scale)[:, :, self.prefix :]
+            asks = attention and index == attention_block % self.depth
+            tokens, row = block.run(
+                tokens,
+                queries=None if patches or index < self.depth - 1 else self.prefix,
+                row=("learned" if attention_gradient else "fixed") if asks else None,
+                scale=None if scales is None or self.rates[index] == 0 else scales[index],
+            )
+            if row is not None:
+                row = row[:, :, self.prefix :]
                 extras["attention_heads"], extras["attention"] = row, row.mean(1)
-            scale = None if scales is None or self.rates[index] == 0 else scales[index]
-            if queries is not None:
-                tokens, normed = tokens[:, :queries], normed[:, :queries]
-            tokens = _add(tokens, block.ls1(mix_tokens(block.attn, normed, heads)), scale, 0)
-            tokens = _add(tokens, block.ls2(block.mlp(block.norm2(tokens))), scale, 1)
             if self.depth - last <= index < self.depth - 1:
                 extras["cls"].append(self.vit.norm(tokens[:, 0]))
             if index in blocks:
@@ -163,10 +160,3 @@ class VisionBackbone(nn.Module):
         """What each branch of each image is multiplied by: 0, or 1 / (1 - rate)."""
         keep = 1 - torch.tensor(self.rates, dtype=drop.dtype, device=drop.device)[:, None, None]
         return torch.floor(keep + drop) / keep
-
-
-def _add(tokens: Tensor, branch: Tensor, scale: Tensor | None, which: int) -> Tensor:
-    """The residual sum, the branch weighted per image for drop path."""
-    if scale is None:
-        return tokens + branch
-    return tokens + branch * scale[which, :, None, None].to(tokens.dtype)

@@ -1,6 +1,7 @@
 """Checkpoint directories: written beside and renamed, so that a directory named step_* is always complete.
 
     checkpoints/step_00000100/   model.safetensors  optimiser.safetensors  running.safetensors  state.json
+                                 (the first two as shards/ where several ranks each wrote a share)
     checkpoints/last             the name of the newest one, replaced in one go
 
 Whatever is killed whenever, `last` names a complete checkpoint or does not exist. Nothing here is pickled.
@@ -18,19 +19,37 @@ LAST = "last"
 
 def write(folder: Path, step: int, *, save: Callable[[Path], None], keep: int) -> Path:
     """The new checkpoint of `step` in `folder`, filled by `save`; then removes all but the `keep` newest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{step:08d}"
-    beside = folder / f"{_WRITING}{final.name}"
+    return fill(begin(folder, step), save=save, keep=keep)
+
+
+def begin(folder: Path, step: int) -> Path:
+    """An empty directory for the checkpoint of `step`, which is none until it is committed."""
+    beside = writing(folder, step)
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    beside.mkdir(parents=True)
+    return beside
+
+
+def writing(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is written."""
+    return folder / f"{_WRITING}step_{step:08d}"
+
+
+def fill(beside: Path, *, save: Callable[[Path], None], keep: int) -> Path:
+    """Makes a checkpoint of a directory that was begun; then removes all but the `keep` newest."""
     try:
         save(beside)
-        for file in sorted(beside.iterdir()):
-            _sync(file)
-        _sync(beside)
+        return _commit(beside, keep)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # a full disk leaves nothing half-written
         raise
+
+
+def _commit(beside: Path, keep: int) -> Path:
+    for path in sorted(beside.iterdir()):
+        _sync(path)
+    _sync(beside)
+    folder, final = beside.parent, beside.with_name(beside.name.removeprefix(_WRITING))
     _remove(final)  # of a future that a resumed run left behind
     beside.rename(final)
     _sync(folder)

@@ -1,26 +1,28 @@
-"""Who hosts a run: a plain process here; Ray Train and Ray Tune later, behind the same five methods.
+"""Who hosts a run: a plain process, a worker of Ray Train or a trial of Ray Tune, behind one interface.
 
 The loop asks its host for the checkpoint to continue from, reports to it at step boundaries, and asks whether
-it should stop. It never knows which host that is.
+anything is wanted of it. It never knows which host that is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
 from raymask import checkpoint
-from raymask.signals import StopRequest
-from raymask.world import World, any_across, barrier
+from raymask.saving import CheckpointWriter
+from raymask.signals import StopRequest, asked_to_stop
+from raymask.state import Snapshot
+from raymask.world import World, any_across
 
-Save = Callable[[Path], None]
+Ask = Literal["stop", "save"]
 
 
 @runtime_checkable
 class RunContext(Protocol):
-    """What the loop needs of its host."""
+    """What the loop needs of its host. All but `latest` are collectives: ranks call them together."""
 
     world: World
 
@@ -31,14 +33,17 @@ class RunContext(Protocol):
     def latest(self) -> AbstractContextManager[Path | None]:
         """The directory of the checkpoint to continue from, readable in the `with`; None starts afresh."""
 
-    def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
-        """Tells the host the state after `step` steps; `save` fills a directory with a checkpoint.
+    def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
+        """Tells the host what was measured after `step` steps, and has `save` written as a checkpoint.
 
-        A collective: every rank calls it at the same steps, and only the first one's `save` is called.
+        Training goes on while it is written.
         """
 
-    def preempted(self) -> bool:
-        """Whether the run should write a checkpoint and end. A collective where there are several ranks."""
+    def asked(self) -> Ask | None:
+        """What the host asks of the run: to stop after a checkpoint, or to save one at once and go on."""
+
+    def finish(self) -> None:
+        """Waits until every checkpoint is complete."""
 
 
 class LocalContext:
@@ -47,11 +52,12 @@ class LocalContext:
     def __init__(
         self, run: Path, *, world: World, device: torch.device, keep: int, stop: StopRequest | None = None
     ) -> None:
+        self.run = run
         self.folder = run / "checkpoints"
         self.world = world
         self.device = device
-        self.keep = keep
         self.stop = stop
+        self.writer = CheckpointWriter(self.folder, world=world, device=device, keep=keep)
 
     @property
     def rank(self) -> int:
@@ -63,13 +69,25 @@ class LocalContext:
         """The checkpoint that `last` names."""
         yield checkpoint.latest(self.folder)
 
-    def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
-        """Writes the checkpoint; the metrics are in metrics.jsonl already."""
+    def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
+        """Has the checkpoint written; the metrics are in metrics.jsonl already."""
         if save is not None:
-            if self.world.leads:
-                checkpoint.write(self.folder, step, save=save, keep=self.keep)
-            barrier()
+            self.writer.write(step, save)
 
-    def preempted(self) -> bool:
-        """Whether any rank was sent SIGTERM or SIGINT."""
-        return any_across(self.stop is not None and self.stop.received is not None, device=self.device)
+    def asked(self) -> Ask | None:
+        """To stop, if any rank was sent SIGTERM or SIGINT, or the run directory says so."""
+        signalled = self.stop is not None and self.stop.received is not None
+        stops = signalled or (self.world.leads and asked_to_stop(self.run))
+        return "stop" if any_across(stops, device=self.device) else None
+
+    def finish(self) -> None:
+        """Waits until every checkpoint is complete."""
+        self.writer.finish()
+
+
+Host = Callable[[LocalContext], RunContext]  # what makes a host of this process
+
+
+def itself(local: LocalContext) -> RunContext:
+    """The plain process as its own host."""
+    return local

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from raymask.sharded import local
+
 
 @torch.no_grad()
 def ema_(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
@@ -13,4 +15,5 @@ def ema_(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     theirs = dict(student.named_parameters())
     pairs = [(mine, theirs[name]) for name, mine in teacher.named_parameters() if name in theirs]
     assert pairs, "teacher and student share no parameter"
-    torch._foreach_lerp_([mine for mine, _ in pairs], [other for _, other in pairs], 1 - momentum)
+    mine, others = ([local(tensor) for tensor in side] for side in zip(*pairs))
+    torch._foreach_lerp_(mine, others, 1 - momentum)

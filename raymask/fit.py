@@ -23,6 +23,7 @@ from raymask.evaluate import evaluate
 from raymask.feed import Feed, open_feed
 from raymask.metrics import Running
 from raymask.pace import Spans, pace
+from raymask.parallel import gathered
 from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
@@ -62,8 +63,13 @@ def fit(training: Training, folder: Path, context: RunContext) -> bool:
                 _evaluate(live, done)
             if plan.saves_after(done):
                 _save(live, done)
-            if _may_poll(live, done) and context.preempted():
-                return _stop(live, done)
+            asked = context.asked() if _may_ask(live, done) else None
+            if asked is not None and not plan.saves_after(done):
+                _save(live, done)
+            if asked is not None:
+                context.finish()
+            if asked == "stop":
+                return done == plan.steps
         return _finish(live)
 
 
@@ -132,7 +138,7 @@ def _restore(training: Training, folder: Path, context: RunContext, running: Run
         saved = state.describe(found)
         _check_origin(found, saved, training)
         loaded = state.restore(found, method=training.method, optimiser=training.optimiser)
-        running.restore(state.tensors(found / "running.safetensors"), leads=leads)
+        running.restore(state.part(found, "running"), leads=leads)
         if leads:
             metrics.truncate(lines, saved["step"])
         return saved["step"], f"{found}: {loaded}; continuing at step {saved['step']} of {plan.steps}"
@@ -180,8 +186,9 @@ def _evaluate(live: _Live, done: int) -> None:
     """Measures the backbone on the held-out split, all ranks together."""
     _refuse_nan(live)
     training, final = live.training, done == live.training.plan.steps
-    backbone = getattr(training.method, training.config.evaluate.network).backbone
+    own, config = getattr(training.method, training.config.evaluate.network).backbone, training.config
     with live.watch.paused():
+        backbone = gathered(own, lambda: config.backbone.build(seed=config.run.seed))
         results = evaluate(
             backbone, training.evaluation, world=training.world, final=final, dtype=training.dtype
         )
@@ -226,13 +233,11 @@ def _save(live: _Live, done: int) -> None:
         "versions": run.versions(),
     }
 
-    def save(into: Path) -> None:
-        state.save(
-            into, method=training.method, optimiser=training.optimiser, running=running, state=described
-        )
-
     with live.watch.paused():
-        live.context.report({}, step=done, save=save)
+        snapshot = state.snapshot(
+            method=training.method, optimiser=training.optimiser, running=running, state=described
+        )
+        live.context.report({}, step=done, save=snapshot)
 
 
 def _refuse_nan(live: _Live) -> None:
@@ -247,19 +252,13 @@ def _refuse_nan(live: _Live) -> None:
         )
 
 
-def _may_poll(live: _Live, done: int) -> bool:
-    """Several ranks have to agree on stopping, which waits for all of them: only so often."""
+def _may_ask(live: _Live, done: int) -> bool:
+    """Asking the host waits for all ranks where there are several: only so often."""
     return live.training.world.size == 1 or live.training.plan.logs_after(done)
 
 
-def _stop(live: _Live, done: int) -> bool:
-    """Ends in good order: a checkpoint, unless there is one of this step."""
-    if not live.training.plan.saves_after(done):
-        _save(live, done)
-    return done == live.training.plan.steps
-
-
 def _finish(live: _Live) -> bool:
+    live.context.finish()
     plan, memory = live.training.plan, peak_memory(live.training.device) / 2**30
     live.console.say(
         f"done: {plan.steps} steps, {plan.steps * plan.batch} images, at most {memory:.1f} GiB of memory"

@@ -11,9 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pipelines.settings import Settings
-from raymask.state import tensors
+from raymask.state import part, tensors
 from raymask.teachers import Frozen
-from raymask.trained import EXPORT_CONFIG, WEIGHTS, load_strictly, open_trained
+from raymask.trained import EXPORT_CONFIG, load_strictly, open_trained
 
 Size = tuple[int, int]
 
@@ -89,7 +89,7 @@ def backbone_of(folder: Path) -> VisionTransformer:
     """The backbone of a run, checkpoint or export of any method: its moving average where there is one."""
     if (folder / EXPORT_CONFIG).exists():
         return open_trained(folder).backbone.vit
-    averaged = bool(_below(tensors(_newest(folder) / WEIGHTS), "teacher.backbone.vit."))
+    averaged = bool(_below(part(_newest(folder), "model"), "teacher.backbone.vit."))
     return open_trained(folder, network="teacher" if averaged else "student").backbone.vit
 
 
@@ -98,7 +98,7 @@ def student_of(folder: Path) -> VisionTransformer:
     from raymask.config import read  # a config reads the settings of this file
 
     folder = _newest(folder)
-    state = tensors(folder / WEIGHTS)
+    state = part(folder, "model")
     head = _below(state, "student.head.cls.")
     if not head:
         raise ValueError(f"{folder} holds no classifier: a teacher must come from a run that learned labels")

@@ -12,6 +12,7 @@ from raymask.epoch_cosine import EpochCosine
 from raymask.iteration_cosine import IterationCosine
 from raymask.progress import Progress
 from raymask.schedules import Cosine, Fraction, Schedule, WarmupCosine
+from raymask.sharded import local, norms
 
 
 class Optim(Settings):
@@ -97,11 +98,11 @@ def clip_(optimiser: torch.optim.Optimizer, largest: float | None) -> Float[Tens
     gradients = [
         p.grad for members in optimiser.param_groups for p in members["params"] if p.grad is not None
     ]
-    norms = torch._foreach_norm(gradients)
+    found = norms(gradients)
     if largest is not None:
-        coefficients = (largest / (torch.stack(norms) + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(gradients, list(coefficients.unbind()))
-    return torch.stack(norms).norm()
+        coefficients = (largest / (found + 1e-6)).clamp(max=1)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], list(coefficients.unbind()))
+    return found.norm()
 
 
 def freeze_last_layer(optimiser: torch.optim.Optimizer) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipelines.settings import Settings
 from raymask.device import Precision
+from raymask.parallel import Sharing
 from raymask.progress import Progress
 
 
@@ -17,6 +18,8 @@ class Train(Settings):
     global_batch: images of one optimiser step, over all ranks
     chunk: images of one forward and backward; a step adds up the gradients of its chunks; null is all at once
     precision: auto takes bf16 where the hardware has it
+    sharing: what several processes hold: each the whole method (ddp), or each a share of its weights, their
+        gradients and the optimiser's state (fsdp2), which is slower and fits larger networks
     compile: run the networks through torch.compile
     log_steps: steps between two lines of metrics.jsonl
     checkpoint_images: images between two checkpoints (there is one at the end anyway)
@@ -28,6 +31,7 @@ class Train(Settings):
     global_batch: PositiveInt = 512
     chunk: PositiveInt | None = None
     precision: Precision = "auto"
+    sharing: Sharing = "ddp"
     compile: bool = False
     log_steps: PositiveInt = 10
     checkpoint_images: PositiveInt = 100_000

@@ -1,20 +1,41 @@
-"""Being asked to stop: SIGTERM and Ctrl-C are noted, and the loop ends at its next step boundary."""
+"""Being asked to stop: SIGTERM, Ctrl-C or a file in the run directory, seen at the next step boundary."""
 
 import signal
+import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 
 _ASKS = (signal.SIGTERM, signal.SIGINT)
+_FILE = ".stop"
+
+
+def ask_to_stop(run: Path) -> None:
+    """Asks whoever trains in this run directory, on whatever machine, to save a checkpoint and end."""
+    (run / _FILE).touch()
+
+
+def asked_to_stop(run: Path) -> bool:
+    """Whether somebody did since the run was started or resumed."""
+    return (run / _FILE).exists()
+
+
+def forget_stop(run: Path) -> None:
+    """Takes back what was asked before."""
+    (run / _FILE).unlink(missing_ok=True)
 
 
 class StopRequest:
-    """Within it, the first SIGTERM or SIGINT sets `received`; a second one acts as it always did."""
+    """Within it, the first SIGTERM or SIGINT sets `received`; a second one acts as it always did.
+
+    Outside of a process's main thread, where a cluster's workers train, signals are not ours to handle.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in _ASKS:
+        for number in _ASKS if threading.current_thread() is threading.main_thread() else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 

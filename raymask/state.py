@@ -4,10 +4,12 @@ model.safetensors      the method: student, teacher, centers
 optimiser.safetensors  PARAMETER.exp_avg, PARAMETER.step, ...
 running.safetensors    what was summed up since the last line of metrics.jsonl
 state.json             step, images, config, fingerprint of the data, versions
+shards/                in place of the first two where they are spread over ranks (sharded.py)
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from raymask.sharded import described, fill, holds_shards, is_shared
 
 Tensors = dict[str, Tensor]
 
@@ -30,6 +34,7 @@ HARMLESS = (
     "data.prefetch",
     "data.max_bad_fraction",
     "train.chunk",
+    "train.sharing",
     "train.compile",
     "train.log_steps",
     "train.checkpoint_images",
@@ -42,20 +47,53 @@ HARMLESS = (
 )
 
 
-def save(
-    folder: Path, *, method: nn.Module, optimiser: Optimizer, running: Tensors, state: Mapping[str, object]
-) -> None:
-    """Fills `folder` with a checkpoint."""
-    parts = {"model": method.state_dict(), "optimiser": _by_parameter(method, optimiser), "running": running}
-    for name, part in parts.items():
-        try:
-            save_file(_on_host(part), folder / f"{name}.safetensors")
-        except SafetensorError as error:
-            raise OSError(
-                f"a checkpoint cannot be written to {folder.parent} ({error}): make room there, then "
-                "raymask resume goes on from the last complete one, or from the start"
-            ) from error
-    (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint will hold.
+
+    parts: tensors by part and name: the live ones, unless they were taken `on_host`
+    state: what state.json will say
+    """
+
+    parts: Mapping[str, Tensors]
+    state: Mapping[str, object]
+
+    @property
+    def shared(self) -> Mapping[str, Tensors]:
+        """The parts that are spread over ranks, each of which has to write its share."""
+        return {
+            part: named for part, named in self.parts.items() if any(is_shared(t) for t in named.values())
+        }
+
+    def on_host(self) -> "Snapshot":
+        """A copy, of what is not spread over ranks, that training does not change any more."""
+        # Cloned: safetensors refuses tensors that share memory, as tied or viewed ones do.
+        whole = {part: named for part, named in self.parts.items() if part not in self.shared}
+        copied = {
+            part: {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
+            for part, named in whole.items()
+        }
+        return Snapshot(copied, self.state)
+
+    def write(self, folder: Path) -> None:
+        """Fills `folder` with all that is not spread over ranks, which must be on the host."""
+        for part, named in self.parts.items():
+            try:
+                save_file(named, folder / f"{part}.safetensors")
+            except SafetensorError as error:
+                raise OSError(
+                    f"a checkpoint cannot be written to {folder.parent} ({error}): make room there, then "
+                    "raymask resume goes on from the last complete one, or from the start"
+                ) from error
+        (folder / "state.json").write_text(json.dumps(self.state, indent=2) + "\n")
+
+
+def snapshot(
+    *, method: nn.Module, optimiser: Optimizer, running: Tensors, state: Mapping[str, object]
+) -> Snapshot:
+    """The checkpoint of a method and its optimiser as they are."""
+    moments = _by_parameter(method, optimiser)
+    return Snapshot({"model": method.state_dict(), "optimiser": moments, "running": running}, state)
 
 
 def describe(folder: Path) -> dict:
@@ -69,14 +107,23 @@ def describe(folder: Path) -> dict:
 def restore(folder: Path, *, method: nn.Module, optimiser: Optimizer) -> str:
     """Puts a checkpoint into the method and its optimiser; returns "211/211 tensors, ...".
 
-    Raises ValueError unless every name and shape fits.
+    Both may be spread over ranks, and so may have been what was saved, in another way. Raises ValueError
+    unless every name and shape fits.
     """
-    model, moments = tensors(folder / "model.safetensors"), tensors(folder / "optimiser.safetensors")
-    expected = method.state_dict()
-    matches(model, expected, where=folder / "model.safetensors")
-    method.load_state_dict(model, strict=True)
-    _load_moments(method, optimiser, moments, where=folder / "optimiser.safetensors")
-    return f"{len(model)}/{len(expected)} tensors, and {len(moments)} of the optimiser"
+    expected, moments = method.state_dict(), _outline(folder, "optimiser")
+    matches(_outline(folder, "model"), expected, where=folder / "model.safetensors")
+    fill(folder, "model", expected)  # these are the method's own tensors
+    _load_moments(method, optimiser, moments, folder=folder)
+    return f"{len(expected)}/{len(expected)} tensors, and {len(moments)} of the optimiser"
+
+
+def part(folder: Path, name: str) -> Tensors:
+    """All tensors of a part of a checkpoint, whole. Raises ValueError if it is missing or damaged."""
+    found = _outline(folder, name)
+    if any(tensor.is_meta for tensor in found.values()):
+        found = {key: torch.empty_like(each, device="cpu") for key, each in found.items()}
+        fill(folder, name, found)
+    return found
 
 
 def tensors(path: Path) -> Tensors:
@@ -85,6 +132,13 @@ def tensors(path: Path) -> Tensors:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read ({error}): the checkpoint is damaged") from error
+
+
+def _outline(folder: Path, name: str) -> Tensors:
+    """A part of a checkpoint; of one that is spread over files, only names, shapes and types."""
+    if holds_shards(folder) and not (folder / f"{name}.safetensors").exists():
+        return described(folder, name)
+    return tensors(folder / f"{name}.safetensors")
 
 
 def matches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, where: Path) -> None:
@@ -108,17 +162,30 @@ def matches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, wher
 
 def refuse_another_config(saved: Mapping, now: Mapping, *, where: Path) -> None:
     """Raises ValueError, naming the keys, if a checkpoint's config differs in more than harmless ways."""
-    keys = [
-        key
-        for key in differences(saved, now)
-        if not any(key == h or key.startswith(f"{h}.") for h in HARMLESS)
-    ]
+    keys = [key for key in differences(saved, now) if not _is_harmless(key)]
     if keys:
         named = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
         raise ValueError(
             f"{where} was written under another config: {named} differ{'s' if len(keys) == 1 else ''}. "
             "A run continues as it began; start a new one with run.name=NAME"
         )
+
+
+def with_found(given: Mapping, saved: Mapping, path: str = "") -> dict:
+    """`given`, with what it leaves open (null, auto) as a run found it when it began."""
+    whole = {}
+    for name, value in given.items():
+        key, found = f"{path}{name}", saved.get(name)
+        if isinstance(value, Mapping) and isinstance(found, Mapping):
+            value = with_found(value, found, f"{key}.")
+        elif value in (None, "auto") and not _is_harmless(key):
+            value = found
+        whole[name] = value
+    return whole
+
+
+def _is_harmless(key: str) -> bool:
+    return any(key == harmless or key.startswith(f"{harmless}.") for harmless in HARMLESS)
 
 
 def differences(one: object, other: object, path: str = "") -> list[str]:
@@ -128,11 +195,6 @@ def differences(one: object, other: object, path: str = "") -> list[str]:
         below = [differences(one.get(k), other.get(k), f"{path}.{k}" if path else k) for k in keys]
         return [key for found in below for key in found]
     return [] if one == other else [path]
-
-
-def _on_host(found: Mapping[str, Tensor]) -> Tensors:
-    # Cloned: safetensors refuses tensors that share memory, as tied or viewed ones do.
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}
 
 
 def _names(method: nn.Module, optimiser: Optimizer) -> list[str]:
@@ -153,12 +215,18 @@ def _by_parameter(method: nn.Module, optimiser: Optimizer) -> Tensors:
     }
 
 
-def _load_moments(method: nn.Module, optimiser: Optimizer, found: Tensors, *, where: Path) -> None:
+def _load_moments(method: nn.Module, optimiser: Optimizer, found: Tensors, *, folder: Path) -> None:
+    """Reads the optimiser's state of `found` names and shapes."""
+    parameters = dict(method.named_parameters())
     numbers = {name: number for number, name in enumerate(_names(method, optimiser))}
     state: dict[int, Tensors] = {}
-    for key, value in found.items():
+    targets: Tensors = {}
+    for key, shape in found.items():
         name, entry = key.rsplit(".", 1)
         if name not in numbers:
-            raise ValueError(f"{where} holds '{name}', which is no trained parameter of this method")
-        state.setdefault(numbers[name], {})[entry] = value
+            raise ValueError(f"{folder} holds '{name}', which is no trained parameter of this method")
+        like = parameters[name].detach()
+        targets[key] = torch.empty_like(like) if like.shape == shape.shape else torch.empty(shape.shape)
+        state.setdefault(numbers[name], {})[entry] = targets[key]
+    fill(folder, "optimiser", targets)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

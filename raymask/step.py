@@ -1,19 +1,14 @@
 """One training step."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.batch import Batch
 from raymask.device import autocast
-from raymask.methods.method import Method
 from raymask.optim import Optim, clip_, freeze_last_layer
+from raymask.parallel import Parallel, bare, exchanging, ranks
 from raymask.progress import Progress
 from raymask.streams import Rng
-
-Parallel = Method | DistributedDataParallel
 
 
 def train_step(
@@ -59,8 +54,8 @@ def train_step(
     reports = []
     parts = batch.chunks(chunk) if chunk else [batch]
     for index, part in enumerate(parts):
-        weight = len(part) * _ranks(method) / batch.rows
-        with _without_exchange(method, unless=index == len(parts) - 1):
+        weight = len(part) * ranks(method) / batch.rows
+        with exchanging(method, last=index == len(parts) - 1):
             with autocast(part.samples.device, dtype):
                 report = method(part, progress, rng)
             (report["loss"] * weight).backward()
@@ -72,25 +67,6 @@ def train_step(
     optimiser.step()
     bare(method).update_teacher(progress)
     return metrics | rates | bare(method).rates(progress)
-
-
-def bare(method: Parallel) -> Method:
-    """The method itself, without the wrapper that exchanges gradients."""
-    return method.module if isinstance(method, DistributedDataParallel) else method
-
-
-def _ranks(method: Parallel) -> int:
-    """How many processes average their gradients."""
-    return (
-        torch.distributed.get_world_size(method.process_group)
-        if isinstance(method, DistributedDataParallel)
-        else 1
-    )
-
-
-def _without_exchange(method: Parallel, *, unless: bool) -> AbstractContextManager:
-    """Gradients of all chunks but the last stay on their rank."""
-    return nullcontext() if unless or not isinstance(method, DistributedDataParallel) else method.no_sync()
 
 
 def _share(value: Tensor, weight: float) -> Tensor:

@@ -1,78 +1,126 @@
-"""Starting a run, or continuing one, with this process as its host."""
+"""Starting a run, or continuing one, in this process, whoever hosts it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
+from typing import IO
 
 import torch
 
 from pipelines.lock import lock
 from raymask import checkpoint, run, state
-from raymask.config import Config, change, read, to_tree, to_yaml
-from raymask.context import LocalContext
+from raymask.config import Config, build, change, read, to_tree, to_yaml
+from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
 from raymask.fit import fit
-from raymask.signals import Stopped, StopRequest
+from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined
 
 LOCK = ".lock"  # in the run directory, held for as long as a process trains there
 
 
-def train(config: Config) -> Path:
+def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
     """A new run in this process (or these, under torchrun); returns its directory.
 
-    Raises ValueError, before anything is written, if the config and the data do not fit.
+    With run.resume=true a run of that name and config is continued, if there is one. `patience` is how many
+    seconds another process may take to end that trains there. Raises ValueError, before anything is written,
+    if the config and the data do not fit.
     """
-    with _hosted(config) as (world, device, stop):
-        training = assemble(config, world=world, device=device)
+    with _hosted(config) as process:
+        if config.run.resume and (config.run.folder() / "config.yaml").exists():
+            return _continue(continued(config.run.folder(), config), process, host, patience)
+        training = assemble(config, world=process.world, device=process.device)
         folder = _create(training)
-        with _alone(training, folder):
+        with _alone(training, folder, patience):
             try:
-                _fit_here(training, folder, stop)
+                _fit_here(training, folder, process, host)
             except ValueError:
-                if world.leads:
+                if training.world.leads:
                     run.discard_if_untrained(folder)
                 raise
     return folder
 
 
-def resume(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Path:
+def resume(folder: Path, changes: list[str] | tuple[str, ...] = (), *, host: Host = itself) -> Path:
     """Continues a run from its last checkpoint; `changes` may concern its pace and its reports only."""
+    config = changed(folder, changes)
+    with _hosted(config) as process:
+        return _continue(config, process, host, 0)
+
+
+def changed(folder: Path, changes: list[str] | tuple[str, ...]) -> Config:
+    """The config of a run to be continued, with changes. Raises ValueError for those that it cannot have."""
     folder = folder.resolve()
     if not (folder / "config.yaml").exists():
         raise ValueError(f"{folder} is no run directory: it holds no config.yaml")
     saved = read(folder / "config.yaml")
     config = change(saved, changes)
     state.refuse_another_config(to_tree(saved), to_tree(config), where=folder)
-    with _hosted(config) as (world, device, stop):
-        training = assemble(config, world=world, device=device)
-        with _alone(training, folder):
-            if world.leads:
-                checkpoint.clean(folder / "checkpoints")
-            barrier()
-            _fit_here(training, folder, stop)
+    # A run that was moved goes on where it is now.
+    placed = config.run.model_copy(update={"root": str(folder.parent), "name": folder.name})
+    return config.model_copy(update={"run": placed})
+
+
+def continued(folder: Path, given: Config) -> Config:
+    """The config of the run in `folder`, at the pace of `given`. Raises ValueError if that is another run.
+
+    What a run finds out as it starts (auto, null) is as it was found then.
+    """
+    saved, now = to_tree(read(folder / "config.yaml")), to_tree(given)
+    now = state.with_found(now, saved)
+    state.refuse_another_config(saved, now, where=folder)
+    return build(now)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """This process as a rank of its world, with its device ready, listening for requests to stop."""
+
+    world: World
+    device: torch.device
+    stop: StopRequest
+
+
+def _continue(config: Config, process: _Process, host: Host, patience: float) -> Path:
+    """Continues the run that `config` names."""
+    training, folder = assemble(config, world=process.world, device=process.device), config.run.folder()
+    with _alone(training, folder, patience):
+        if process.world.leads:
+            checkpoint.clean(folder / "checkpoints")
+        barrier()
+        _fit_here(training, folder, process, host)
     return folder
 
 
-def _fit_here(training: Training, folder: Path, stop: StopRequest) -> None:
-    """Trains with this process as the host. Raises Stopped if it was asked to end before the end."""
+def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -> None:
+    """Trains with this process and its host. Raises Stopped if it was asked to end before the end."""
     world, device, keep = training.world, training.device, training.config.train.keep
-    if not fit(training, folder, LocalContext(folder, world=world, device=device, keep=keep, stop=stop)):
-        number = stop.received or SIGTERM  # another rank may have been the one that was asked
+    if world.leads:
+        forget_stop(folder)
+    barrier()
+    local = LocalContext(folder, world=world, device=device, keep=keep, stop=process.stop)
+    try:
+        ended = fit(training, folder, host(local))
+    finally:
+        local.writer.close()
+    if not ended:
+        number = process.stop.received or SIGTERM  # another rank may have been the one that was asked
         raise Stopped(f"stopped; continue with 'raymask resume {folder}'", exit_code=128 + number)
 
 
 @contextmanager
-def _alone(training: Training, folder: Path) -> Iterator[None]:
-    """Keeps others from training in `folder`. Raises ValueError, on all ranks, where somebody does."""
+def _alone(training: Training, folder: Path, patience: float) -> Iterator[None]:
+    """Keeps others from training in `folder`. Raises ValueError, on all ranks, where somebody still does."""
     busy = f"another process trains in {folder}: wait for it to end, or stop it, before continuing the run"
     problem: ValueError | None = None
     with ExitStack() as held:
         if training.world.leads:
             try:
-                lock(held.enter_context((folder / LOCK).open("ab")), busy=busy)
+                _lock(held.enter_context((folder / LOCK).open("ab")), busy=busy, patience=patience)
             except ValueError as error:
                 problem = error
         if any_across(problem is not None, device=training.device):
@@ -80,14 +128,25 @@ def _alone(training: Training, folder: Path) -> Iterator[None]:
         yield
 
 
+def _lock(file: IO[bytes], *, busy: str, patience: float) -> None:
+    """Locks a file, if need be once whoever holds it has died."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return lock(file, busy=busy)
+        except ValueError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
 @contextmanager
-def _hosted(config: Config) -> Iterator[tuple[World, torch.device, StopRequest]]:
-    """This process as a rank of its world, with its device ready, listening for requests to stop."""
+def _hosted(config: Config) -> Iterator[_Process]:
     world = from_environment()
     device = pick_device(world.local_rank)
     prepare(device, threads=1 if config.debug else None, detect_anomaly=config.debug)
     with joined(world, device=device), StopRequest() as stop:
-        yield world, device, stop
+        yield _Process(world, device, stop)
 
 
 def _create(training: Training) -> Path:

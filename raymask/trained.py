@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raymask import checkpoint
 from raymask.backbone import VisionBackbone
-from raymask.state import describe, matches
+from raymask.state import describe, matches, part
 from raymask.state import tensors as read_tensors
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _open_checkpoint(folder: Path, network: str | None) -> Trained:
 
     state = describe(folder)
     config = build(state["config"])
-    weights = read_tensors(folder / WEIGHTS)
+    weights = part(folder, "model")
     network = network or config.evaluate.network
     prefix = f"{network}.backbone.vit."
     own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from pipelines.data import open_train_and_val
@@ -18,8 +17,8 @@ from raymask.heads import DinoHead
 from raymask.methods import Method, build_method
 from raymask.methods.labels import with_classes
 from raymask.methods.views import MASKED_GROUPS
+from raymask.parallel import Parallel, parallelise
 from raymask.plan import Plan, plan
-from raymask.step import Parallel
 from raymask.world import World
 
 
@@ -70,7 +69,8 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
         source=source,
         plan=steps,
         method=method,
-        parallel=method if world.size == 1 else DistributedDataParallel(method, broadcast_buffers=False),
+        # Before the optimiser: it replaces the parameters where they are shared among ranks.
+        parallel=parallelise(method, world=world, device=device, sharing=config.train.sharing),
         optimiser=config.optim.build(method.student),
         evaluation=open_evaluation(config),
         remark=remark,

@@ -14,6 +14,7 @@ from torch import nn
 
 from pipelines.settings import Settings
 from raymask.backbone import Extras, VisionBackbone
+from raymask.layer import Layer
 
 __all__ = ["Backbone", "Extras", "VisionBackbone", "fitting_names"]
 
@@ -85,7 +86,7 @@ class Backbone(Settings):
         outline = _outline(self.name)
         _check(outline, self.name)
         self._shares_its_width(outline)
-        arguments = self._changes() | {"img_size": self._size(), "num_classes": classes}
+        arguments = self._changes() | {"img_size": self._size(), "num_classes": classes, "block_fn": Layer}
         try:
             vit: Any = timm.create_model(self.name, pretrained=self.starts_trained, **arguments)
         except (OSError, RuntimeError) as error:

@@ -17,7 +17,6 @@ _ALWAYS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _LOCAL = {
-    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts this machine, and it complains each time
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -62,8 +61,8 @@ def _join(address: str) -> None:
         ray.init(address=address, **_quiet())
     except ConnectionError as error:
         raise ValueError(
-            f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or set "
-            "cluster.address=null to start one on this machine for the run"
+            f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or "
+            "set cluster.address=null to start one on this machine for the run"
         ) from error
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -115,9 +115,9 @@ def trained(width: int = 3, *, steps: int = 2) -> tuple[Pair, torch.optim.Optimi
 
 
 def save(folder: Path, pair: Pair, optimiser: torch.optim.Optimizer) -> Path:
-    state.save(
-        folder, method=pair, optimiser=optimiser, running={"steps": torch.tensor(1)}, state={"step": 2}
-    )
+    state.snapshot(
+        method=pair, optimiser=optimiser, running={"steps": torch.tensor(1)}, state={"step": 2}
+    ).on_host().write(folder)
     return folder
 
 

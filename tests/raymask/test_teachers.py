@@ -240,5 +240,5 @@ def assembled(run):
     """The student of a run's last checkpoint, by way of its method."""
     method = build_method(read(run / "config.yaml"))
     folder = checkpoint.latest(run / "checkpoints")
-    method.load_state_dict(state.tensors(folder / "model.safetensors"))
+    method.load_state_dict(state.part(folder, "model"))
     return method.eval().student

@@ -1,0 +1,70 @@
+"""A Ray Train worker as the host of a run."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from raymask.context import Ask, LocalContext, Save
+from raymask.world import World
+
+_POLL = 1.0  # seconds between two looks of a lone worker; several look together, at lines of metrics.jsonl
+
+
+class TrainContext:
+    """Checkpoints lie in the run directory, as anywhere; Ray Train hears of metrics and says which nodes go.
+
+    Every worker makes one, and reports and asks at the same steps as the others.
+    """
+
+    def __init__(self, local: LocalContext) -> None:
+        import ray.train
+        import ray.train.v2._internal.execution.context as internals
+
+        # Ray logs each report of each worker through a logger that no setting of its own reaches.
+        logging.getLogger(internals.__file__).setLevel(logging.WARNING)
+        self.local = local
+        self.world: World = local.world
+        self._report: Callable[..., None] = ray.train.report
+        self._preemption = ray.train.get_preemption_info
+        self._looked = 0.0
+        self._saved_for: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Number of this worker in the run."""
+        return self.world.rank
+
+    def latest(self) -> AbstractContextManager[Path | None]:
+        """The checkpoint that `last` names in the run directory."""
+        return self.local.latest()
+
+    def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
+        """Writes the checkpoint into the run directory, and tells Ray Train the metrics, if there are any."""
+        self.local.report(metrics, step=step, save=save)
+        if metrics:
+            self._report({name: float(value) for name, value in metrics.items() if value is not None})
+
+    def asked(self) -> Ask | None:
+        """As a plain process; and to save once for each set of nodes that Ray says will go."""
+        asked = self.local.asked()
+        if asked is not None or not self._may_look():
+            return asked
+        leaving = self._preemption()
+        if leaving is None or tuple(leaving.preempted_node_ids) == self._saved_for:
+            return None
+        self._saved_for = tuple(leaving.preempted_node_ids)
+        return "save"
+
+    def finish(self) -> None:
+        """Waits until all checkpoints are written."""
+        self.local.finish()
+
+    def _may_look(self) -> bool:
+        """Several workers look whenever they are asked, since that is a collective; one need not so often."""
+        now = time.monotonic()
+        if self.world.size == 1 and now - self._looked < _POLL:
+            return False
+        self._looked = now
+        return True

@@ -1,0 +1,76 @@
+"""How the ranks of a run share a method: each holding all of it (DDP), or a share of its weights (FSDP2)."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal, TypeGuard
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from raymask.backbone import VisionBackbone
+from raymask.layer import Layer
+from raymask.methods.method import Method
+from raymask.sharded import full, is_shared
+from raymask.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
+Parallel = Method | DistributedDataParallel
+Sharing = Literal["ddp", "fsdp2"]
+
+
+def parallelise(method: Method, *, world: World, device: torch.device, sharing: Sharing) -> Parallel:
+    """The method as the ranks call it: gradients are averaged over all of them.
+
+    fsdp2 replaces parameters by DTensors, so the optimiser is built after it: every transformer block of
+    student and teacher is gathered for as long as it computes, the rest for the length of a step.
+    """
+    if world.size == 1:
+        return method
+    if sharing == "ddp":
+        return DistributedDataParallel(method, broadcast_buffers=False)
+    from torch.distributed.device_mesh import init_device_mesh  # FSDP takes a second to import
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(device.type, (world.size,))
+    for block in [each for each in method.modules() if isinstance(each, Layer)]:
+        register_fsdp_forward_method(fully_shard(block, mesh=mesh), "run")
+    return fully_shard(method, mesh=mesh)
+
+
+def bare(method: Parallel) -> Method:
+    """The method itself, without the wrapper that exchanges gradients."""
+    return method.module if isinstance(method, DistributedDataParallel) else method
+
+
+def ranks(method: Parallel) -> int:
+    """How many processes average their gradients."""
+    if isinstance(method, DistributedDataParallel):
+        return torch.distributed.get_world_size(method.process_group)
+    return torch.distributed.get_world_size() if _is_shared(method) else 1
+
+
+def exchanging(method: Parallel, *, last: bool) -> AbstractContextManager:
+    """Within it, gradients stay on their rank unless these are the `last` ones of a step."""
+    if _is_shared(method):
+        method.set_requires_gradient_sync(last)
+        return nullcontext()
+    return method.no_sync() if isinstance(method, DistributedDataParallel) and not last else nullcontext()
+
+
+def _is_shared(method: Parallel) -> "TypeGuard[FSDPModule]":
+    return hasattr(method, "set_requires_gradient_sync")
+
+
+def gathered(backbone: VisionBackbone, build: Callable[[], VisionBackbone]) -> VisionBackbone:
+    """A backbone that one rank alone can call, outside of a step: itself, where it is not shared.
+
+    Otherwise a copy, for which `build` makes the network. A collective.
+    """
+    weights = backbone.vit.state_dict()
+    if not any(is_shared(tensor) for tensor in weights.values()):
+        return backbone
+    copy, device = build(), next(backbone.parameters()).device
+    copy.vit.load_state_dict({name: full(tensor) for name, tensor in weights.items()})
+    return copy.to(device)
