@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from raymask import checkpoint
-from raymask.context import LocalContext, Save
+from raymask.context import Ask, LocalContext
 from raymask.distributed.lineage import History
 from raymask.run import write_json
+from raymask.state import Snapshot
 
 POINTER = "pointer.json"
 NOTE = "trial.json"  # the last pointer, in the run directory, for when Tune is gone
@@ -88,19 +89,24 @@ class TrialContext:
         with self.local.latest() as found:
             yield found
 
-    def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
+    def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Collects what is measured; with a checkpoint, hands it to Tune, which may end the trial here."""
         self.measured |= {name: value for name, value in metrics.items() if name.startswith("eval/")}
         if "loss" in metrics:
             self.measured["loss"] = metrics["loss"]
         self.local.report(metrics, step=step, save=save)
         if save is not None and self.metric in self.measured:
+            self.local.finish()  # Tune is told of complete checkpoints only
             self._tell(step)
             self.measured = {}
 
-    def preempted(self) -> bool:
-        """Tune ends a trial at its reports, never between them."""
-        return False
+    def asked(self) -> Ask | None:
+        """Nothing: Tune ends a trial at its reports, never between them."""
+        return None
+
+    def finish(self) -> None:
+        """Waits until every checkpoint is complete."""
+        self.local.finish()
 
     def _tell(self, step: int) -> None:
         from ray import tune
