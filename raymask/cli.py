@@ -27,6 +27,9 @@ Changes = Annotated[
 RunOrCheckpoint = Annotated[
     Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run, one of its checkpoints", show_default=False)
 ]
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="of the cluster's dashboard, if not http://127.0.0.1:8265")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run", show_default=False)]
 
 
@@ -55,7 +58,8 @@ def resume(run: RunPath, changes: Changes = None) -> None:
 @app.command()
 def tune(
     space: Annotated[
-        str, typer.Argument(metavar="SPACE", help="a name in tune_spaces/, or a Python file", show_default=False)
+        str,
+        typer.Argument(metavar="SPACE", help="a name in tune_spaces/, or a Python file", show_default=False),
     ],
     words: Annotated[
         list[str] | None,
@@ -201,14 +205,16 @@ def doctor(
     data: Annotated[
         str | None, typer.Argument(metavar="[DATA]", help="a data set to look at as well")
     ] = None,
+    address: Address = None,
 ) -> None:
-    """Say whether this machine, and this data, are set up right."""
+    """Say whether this machine, this data and the cluster at --address are set up right."""
     from raymask.doctor import examine
 
-    findings = list(examine(data))
-    for finding in findings:
-        print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.what:14s} {finding.said}")
-    if not all(finding.ok for finding in findings):
+    right = True
+    for finding in examine(data, cluster=address):
+        print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.what:14s} {finding.said}", flush=True)
+        right = right and finding.ok
+    if not right:
         raise typer.Exit(1)
 
 
@@ -234,11 +240,6 @@ def presets(
             )
         )
     print(f"\nEach also as NAME{presets.LAPTOP}: the same shape, small enough for a laptop.")
-
-
-Address = Annotated[
-    str | None, typer.Option(metavar="URL", help="of the cluster's dashboard, if not http://127.0.0.1:8265")
-]
 
 
 @app.command()

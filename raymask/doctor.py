@@ -1,4 +1,4 @@
-"""Is this machine, and this data, set up right? Each question is answered by trying."""
+"""Is this machine, this data, and this cluster, set up right? Each question is answered by trying."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Finding:
     said: str
 
 
-def examine(data: str | None = None) -> Iterator[Finding]:
-    """Looks at one thing after the other; `data` is a data set to look at as well."""
+def examine(data: str | None = None, *, cluster: str | None = None) -> Iterator[Finding]:
+    """Looks at one thing after the other; `data` and the `cluster` of that address as well, if given."""
     questions: list[tuple[str, Callable[[], str]]] = [
         ("torch", _torch),
         ("torchvision", _torchvision),
@@ -31,6 +31,10 @@ def examine(data: str | None = None) -> Iterator[Finding]:
             yield Finding(what, True, question())
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             yield Finding(what, False, _advice(str(error)))
+    if cluster is not None:
+        from raymask.distributed.node_report import examine_cluster
+
+        yield from examine_cluster(cluster)
 
 
 def _advice(error: str) -> str:

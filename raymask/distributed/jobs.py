@@ -84,13 +84,13 @@ def submit(
     with answers(where):
         _send(client, what, identity, package.folder)
         say(f"job {identity}: {what.entrypoint}")
-        return where, client, _job(client.get_job_info(identity))
+        return where, client, job_of(client.get_job_info(identity))
 
 
 def _send(client: JobsClient, what: Command, identity: str, folder: Path) -> None:
     """One submission. No token goes with it: a job takes that of the node it runs on."""
     try:
-        client.submit_job(
+        client.submitjob_of(
             entrypoint=what.entrypoint,
             submission_id=identity,
             metadata={RUN: what.name, FOLDER: what.folder, USER: _user()},
@@ -119,7 +119,7 @@ def _refuse_a_second(jobs: list[Job], what: Command) -> None:
 def all_jobs(client: JobsClient, *, where: str) -> list[Job]:
     """All jobs of all runs that the cluster knows, the newest last."""
     with answers(where):
-        found = [_job(each) for each in client.list_jobs() if (each.metadata or {}).get(RUN)]
+        found = [job_of(each) for each in client.list_jobs() if (each.metadata or {}).get(RUN)]
     return sorted(found, key=lambda job: (job.begun, job.attempt))
 
 
@@ -168,7 +168,7 @@ def stop(run: str, *, address: str | None, say: Say) -> Job:
         )
     say(f"stopping job {job.id}: it writes a checkpoint first")
     with answers(where):
-        client.stop_job(job.id)
+        client.stopjob_of(job.id)
     return wait(client, job, where=where, seconds=GRACE + 30)
 
 
@@ -177,7 +177,7 @@ def wait(client: JobsClient, job: Job, *, where: str, seconds: float) -> Job:
     until = time.monotonic() + seconds
     while True:
         with answers(where):
-            job = _job(client.get_job_info(job.id))
+            job = job_of(client.get_job_info(job.id))
         if not job.active:
             return job
         if time.monotonic() > until:
@@ -185,7 +185,8 @@ def wait(client: JobsClient, job: Job, *, where: str, seconds: float) -> Job:
         time.sleep(0.5)
 
 
-def _job(found: JobDetails) -> Job:
+def job_of(found: JobDetails) -> Job:
+    """A job as Ray tells of it."""
     metadata = found.metadata or {}
     ended = found.end_time / 1e3 if found.end_time else None
     return Job(
