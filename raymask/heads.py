@@ -4,11 +4,13 @@ The last layer is split off (`bottleneck`, `weight`), so that a loss can fuse it
 hold the logits in float32.
 """
 
+from copy import deepcopy
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
@@ -18,7 +20,12 @@ from pipelines.settings import Settings
 
 
 class Head(Settings):
-    """The shape of DINO's head; defaults are the paper's."""
+    """The shape of DINO's head; defaults are the paper's.
+
+    patch_dim: prototypes of a last layer for patches; None shares that of [CLS]
+    teacher_patches: whether the teacher's patches share its prototypes of [CLS] or have their own. Where the
+        student shares, its own ones have nobody to follow, and stay as they began
+    """
 
     nlayers: PositiveInt = 3
     hidden_dim: PositiveInt = 2048
@@ -26,7 +33,17 @@ class Head(Settings):
     out_dim: PositiveInt = 65536
     batch_norm: bool = False
     norm_last_layer: bool = True
-    patch_dim: PositiveInt | None = None  # prototypes of a last layer for patches; None shares that of [CLS]
+    patch_dim: PositiveInt | None = None
+    teacher_patches: Literal["as_student", "shared", "own"] = "as_student"
+
+    @model_validator(mode="after")
+    def _teacher_tells_as_many(self) -> "Head":
+        if self.teacher_patches == "shared" and self.patch_dim not in (None, self.out_dim):
+            raise ValueError(
+                f"head.teacher_patches=shared gives patches targets over head.out_dim={self.out_dim} "
+                f"prototypes, but the student has head.patch_dim={self.patch_dim} for them: make them equal"
+            )
+        return self
 
     def build(self, dim: int, *, seed: int, teacher: bool = False) -> "DinoHead":
         """A head for tokens of width `dim`; a teacher's gains are always frozen.
@@ -37,6 +54,15 @@ class Head(Settings):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return DinoHead(dim, self, frozen_gain=self.norm_last_layer or teacher)
+
+    def teacher(self, student: "DinoHead") -> "DinoHead":
+        """The head of a teacher of this student: a copy, but for where its patches go."""
+        head = deepcopy(student)
+        if self.teacher_patches == "shared" and self.patch_dim is not None:
+            del head.last_layer_patches
+        if self.teacher_patches == "own" and self.patch_dim is None:
+            head.last_layer_patches = deepcopy(head.last_layer)
+        return head.requires_grad_(False)
 
 
 class PrototypeLayer(nn.Module):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -41,16 +41,31 @@ class AttentionStrategy(Settings):
         """The patches at the preferred end, less the hints."""
         assert guide.scores is not None, "the method gives no scores"
         attention = guide.scores.float() if guide.scores.dtype != torch.float64 else guide.scores
-        noise = uniforms(fold(guide.keys, 0), guide.patches)
-        ranked = mix_ranks(
-            attention if self.prefer == "high" else -attention, noise, self.guidance(guide.progress)
-        )
-        hidden = hide_top(ranked, guide.counts)
-        if not self.reveal_pool:
-            return hidden
         share = self.reveal(guide.progress) if self.reveal else guide.ratio_draw
-        draws = uniforms(fold(guide.keys, 1), guide.patches)
-        return hidden & ~revealed(attention, draws, self.reveal_pool, self.reveal_pool * share)
+        return self.choose(
+            attention,
+            guide.counts,
+            noise=uniforms(fold(guide.keys, 0), guide.patches),
+            guidance=self.guidance(guide.progress),
+            hints=uniforms(fold(guide.keys, 1), guide.patches) if self.reveal_pool else None,
+            shown=self.reveal_pool * share,
+        )
+
+    def choose(
+        self,
+        attention: Float[Tensor, "b n"],
+        counts: int | Int[Tensor, " b"],
+        *,
+        noise: Float[Tensor, "b n"],
+        guidance: float,
+        hints: Float[Tensor, "b n"] | None = None,
+        shown: float = 0.0,
+    ) -> Bool[Tensor, "b n"]:
+        """The same from given draws: `noise` beside the ranks, `hints` for which of the pool to show, a share
+        `shown` of all patches."""
+        ranked = mix_ranks(attention if self.prefer == "high" else -attention, noise, guidance)
+        hidden = hide_top(ranked, counts)
+        return hidden if hints is None else hidden & ~revealed(attention, hints, self.reveal_pool, shown)
 
 
 def mix_ranks(

@@ -26,6 +26,13 @@ def hide_top(scores: Float[Tensor, "b n"], count: int | Int[Tensor, " b"]) -> Bo
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, first)
 
 
+def some_rows(
+    hidden: Bool[Tensor, "b n"], draws: Float[Tensor, "b 1"], probability: float
+) -> Bool[Tensor, "b n"]:
+    """The masks of the rows whose draw is not above `probability`; nothing is hidden in the others."""
+    return hidden & (draws <= probability)
+
+
 def visible_indices(hidden: Bool[Tensor, "*b n"], count: int) -> Int[Tensor, "*b k"]:
     """The indices of the patches that are not hidden, ascending, where each row hides `count`."""
     order = hidden.to(torch.uint8).argsort(dim=-1, stable=True)

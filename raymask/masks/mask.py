@@ -13,8 +13,9 @@ from pipelines.settings import Settings
 from raymask.masks.attention import AttentionStrategy
 from raymask.masks.block import BlockStrategy
 from raymask.masks.disjoint import Disjoint
-from raymask.masks.hide import hidden_count, visible_indices
+from raymask.masks.hide import hidden_count, some_rows, visible_indices
 from raymask.masks.ranking import RandomStrategy
+from raymask.masks.ratio import Ratio, Spread, drawn_ratio, drawn_ratios
 from raymask.masks.signature import mask_signature
 from raymask.masks.strategy import Guide
 from raymask.progress import Progress
@@ -54,6 +55,7 @@ class Mask(Settings):
     views: none, the student's global crops (arXiv:2506.10582), all its crops, or the teacher's crops as well
     ratio: share of the patches to hide, truncated to a count
     spread: the ratio is drawn uniformly from ratio - spread .. ratio + spread
+    others: further ratios with spreads of their own; each draw takes one of all, as iBOT's lists do
     per: draw it once for the whole batch, as AttMask does, or for each image and view, as iBOT does
     probability: share of the rows (an image in a view) that are masked at all
     start: share of the training, in whole epochs, before which nothing is masked (iBOT's start epoch)
@@ -63,7 +65,8 @@ class Mask(Settings):
     kind: Literal["token", "drop", "pixel"] = "token"
     views: Literal["none", "student_globals", "student", "student_and_teacher"] = "student_globals"
     ratio: Schedule = Constant(value=0.3)
-    spread: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    spread: Spread = 0.0
+    others: tuple[Ratio, ...] = ()
     per: Literal["batch", "image"] = "batch"
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -85,6 +88,7 @@ class Mask(Settings):
         uneven = {
             f"mask.probability={self.probability:g}": self.probability < 1,
             f"mask.spread={self.spread:g} with mask.per=image": self.spread > 0 and self.per == "image",
+            "mask.others with mask.per=image": bool(self.others) and self.per == "image",
             f"mask.strategy.kind={self.strategy.kind}"
             + " with hints" * (self.strategy.kind == "attention"): not exact,
         }
@@ -107,13 +111,19 @@ class Mask(Settings):
 
     @model_validator(mode="after")
     def _views_are_even(self) -> "Mask":
-        if isinstance(self.strategy, Disjoint) and (self.spread or self.start):
+        if isinstance(self.strategy, Disjoint) and (self.spread or self.start or self.others):
+            others = ", and there are mask.others" if self.others else ""
             raise ValueError(
                 f"mask.strategy.kind=disjoint hides mask.ratio in every view from the first step on, but "
-                f"mask.spread={self.spread:g}, mask.start={self.start:g}: set both to 0, and make mask.ratio "
-                "a schedule if it is to change"
+                f"mask.spread={self.spread:g}, mask.start={self.start:g}{others}: leave them out, and make "
+                "mask.ratio a schedule if it is to change"
             )
         return self
+
+    @property
+    def ratios(self) -> tuple[Ratio, ...]:
+        """All ratios that a draw chooses from."""
+        return (Ratio(ratio=self.ratio, spread=self.spread), *self.others)
 
     @property
     def is_guided(self) -> bool:
@@ -141,8 +151,8 @@ class Mask(Settings):
 
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest ratio."""
-        low, high = self.ratio.bounds()
-        return low - self.spread, high + self.spread
+        lows, highs = zip(*(ratio.bounds() for ratio in self.ratios))
+        return min(lows), max(highs)
 
     def check(self, patches: int) -> None:
         """Raises ValueError where the ratio never hides one of so many patches."""
@@ -171,7 +181,8 @@ class Mask(Settings):
         scores: what the guide attends to, by view
         """
         self.check(grid[0] * grid[1])
-        first, second = (self._ratio(draw, progress) for draw in rng.per_step(f"{purpose}_ratio", 2))
+        choices, places = (rng.per_step(f"{purpose}_{what}", 2) for what in ("choice", "ratio"))
+        first, second = (self._ratio(*pair, progress) for pair in zip(choices, places))
         hidden, signatures = [], []
         for index, view in enumerate(views):
             guide = Guide(
@@ -187,18 +198,16 @@ class Mask(Settings):
             rows = self.strategy.hide(guide)
             if self.probability < 1:
                 draws = uniforms(rng.per_sample(f"{purpose}_row", epochs, samples, view), 1)
-                rows = rows & (draws <= self.probability)
+                rows = some_rows(rows, draws, self.probability)
             hidden.append(rows)
             signatures.append(mask_signature(rows, epochs, samples, view))
         return Masks(
             torch.stack(hidden), hidden_count(first, grid[0] * grid[1]), torch.stack(signatures).sum()
         )
 
-    def _ratio(self, draw: float, progress: Progress) -> float:
-        """The ratio for a uniform draw."""
-        if progress.epoch < round(self.start * progress.epochs):
-            return 0.0
-        return self.ratio(progress) + self.spread * (2 * draw - 1)
+    def _ratio(self, choice: float, draw: float, progress: Progress) -> float:
+        """The ratio for two uniform draws."""
+        return drawn_ratio(self.ratios, choice, draw, progress) if self._masks_now(progress) else 0.0
 
     def _ratios(
         self,
@@ -212,7 +221,10 @@ class Mask(Settings):
         purpose: str,
     ) -> Float[Tensor, " b"]:
         """The ratio of each row."""
-        if self.per == "batch" or not self.spread or not shared:
+        if self.per == "batch" or not (self.spread or self.others) or not self._masks_now(progress):
             return torch.full(samples.shape, shared, dtype=torch.float64, device=samples.device)
-        draws = uniforms(rng.per_sample(f"{purpose}_ratio", epochs, samples, view), 1)[:, 0]
-        return self.ratio(progress) + self.spread * (2 * draws - 1)
+        draws = uniforms(rng.per_sample(f"{purpose}_ratio", epochs, samples, view), 2)
+        return drawn_ratios(self.ratios, draws, progress)
+
+    def _masks_now(self, progress: Progress) -> bool:
+        return progress.epoch >= round(self.start * progress.epochs)

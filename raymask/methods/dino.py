@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from pipelines.batch import Batch
@@ -21,7 +22,7 @@ from raymask.heads import DinoHead, Head
 from raymask.losses import Prototypes, Targets, cross_view_loss, mean_over_pairs, teacher_targets
 from raymask.masks import Mask, Masks
 from raymask.methods.method import Method, Network
-from raymask.methods.patch import Hidden, Patch, hidden_patches
+from raymask.methods.patch import Hidden, Patch, check_patch, hidden_patches
 from raymask.methods.views import check_single_views, draw_masks, drop_path_draws, look, mask_report, numbered
 from raymask.progress import Progress
 from raymask.schedules import Constant, Cosine, Fraction, Ramp, Share, Temperature
@@ -33,7 +34,10 @@ from raymask.vit import Backbone
 
 
 class Dino(Settings):
-    """DINO's objective; defaults are the official code's. With `patch`, iBOT's (arXiv:2111.07832)."""
+    """DINO's objective; defaults are the official code's. With `patch`, iBOT's (arXiv:2111.07832).
+
+    cls_weight: of the [CLS] loss, beside that of `patch` (iBOT's lambda1)
+    """
 
     kind: Literal["dino"] = "dino"
     head: Head = Head()
@@ -41,6 +45,7 @@ class Dino(Settings):
     teacher_temperature: Temperature = Ramp(start=0.04, end=0.04)
     momentum: Share = Cosine(start=0.996, end=1.0)
     center_momentum: Fraction = 0.9
+    cls_weight: NonNegativeFloat = 1.0
     patch: Patch | None = None
 
 
@@ -68,13 +73,14 @@ class DinoMethod(Method):
     def __init__(self, settings: Dino, backbone: Backbone, mask: Mask, *, seed: int) -> None:
         super().__init__()
         check_single_views(mask)
-        _check_patch(settings, mask)
+        check_patch(settings, mask)
         self.settings, self.mask = settings, mask
         token = mask.kind == "token" and mask.views != "none"
         body = backbone.build(seed=seed, mask_token=token)
         mask.check_guide(body.depth)
         self.student = DinoNetwork(body, settings.head.build(body.dim, seed=seed))
-        self.teacher = deepcopy(self.student).requires_grad_(False)
+        teacher = deepcopy(body).requires_grad_(False)
+        self.teacher = DinoNetwork(teacher, settings.head.teacher(self.student.head))
         if mask.views != "student_and_teacher":
             self.teacher.backbone.mask_token = None  # the student's alone
         self.center = Center(settings.head.out_dim, momentum=settings.center_momentum)
@@ -105,7 +111,7 @@ class DinoMethod(Method):
             taught.targets.probabilities.unflatten(0, (len(batch.crops["global"]), -1)),
             temperature=self.settings.student_temperature(progress),
         )
-        loss = mean_over_pairs(terms)
+        loss = self.settings.cls_weight * mean_over_pairs(terms)
         report = _report(terms.detach(), taught.targets) | mask_report(masks, batch)
         if hidden is not None:
             part = self._patch_loss(rows[crops.shape[:2].numel() :], taught, hidden, progress)
@@ -182,6 +188,11 @@ class DinoMethod(Method):
         if self.patch is not None:
             self.patch.center.move()
 
+    def remarks(self) -> list[str]:
+        """Says it where patch targets sharpen before there are any."""
+        patch = self.settings.patch
+        return [] if patch is None else patch.remarks(start=self.mask.start)
+
     def rates(self, progress: Progress) -> dict[str, float]:
         """Momentum, temperatures and guidance."""
         settings = self.settings
@@ -194,18 +205,6 @@ class DinoMethod(Method):
         if settings.patch is not None:
             rates["patch_temperature"] = settings.patch.teacher_temperature(progress)
         return rates
-
-
-def _check_patch(settings: Dino, mask: Mask) -> None:
-    """Raises ValueError where a patch objective has nothing to predict, or a last layer nothing to do."""
-    if settings.patch is None and settings.head.patch_dim is not None:
-        raise ValueError("method.head.patch_dim is for the patch objective: set method.patch or leave it out")
-    if settings.patch is not None and (mask.views != "student_globals" or mask.kind == "drop"):
-        raise ValueError(
-            "method.patch predicts the hidden patches of the student's global crops, but "
-            f"mask.views={mask.views} and mask.kind={mask.kind}: "
-            "choose mask.views=student_globals and mask.kind=token"
-        )
 
 
 def _prototypes(head: DinoHead) -> Prototypes:

@@ -4,7 +4,9 @@ The student's head runs on hidden patches only. The teacher's runs on all, becau
 all; but that mean is linear in the last layer, so that there, too, prototypes meet hidden patches only.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,8 +17,12 @@ from pipelines.settings import Settings
 from raymask.center import Center
 from raymask.heads import DinoHead
 from raymask.losses import patch_loss, teacher_targets
+from raymask.masks import Mask
 from raymask.progress import Progress
 from raymask.schedules import Fraction, Ramp, Temperature
+
+if TYPE_CHECKING:
+    from raymask.methods.dino import Dino
 
 # v: global crops   b: images   n: patches   r: hidden patches
 # d: width of a token   w: width of the bottleneck   k: prototypes
@@ -25,7 +31,7 @@ from raymask.schedules import Fraction, Ramp, Temperature
 class Patch(Settings):
     """The patch objective; `mask.start` says when it begins.
 
-    weight: of the patch loss, beside the [CLS] loss of weight 1 (lambda2)
+    weight: of the patch loss, beside `method.cls_weight` (iBOT's lambda2)
     teacher_temperature: of patch targets; `delay` it as long as `mask.start`
     """
 
@@ -33,9 +39,20 @@ class Patch(Settings):
     teacher_temperature: Temperature = Ramp(start=0.04, end=0.07, warmup=0.3)
     center_momentum: Fraction = 0.9
 
-    def build(self, prototypes: int) -> "PatchObjective":
+    def build(self, prototypes: int) -> PatchObjective:
         """The objective, and its own center of so many prototypes."""
         return PatchObjective(self, Center(prototypes, momentum=self.center_momentum))
+
+    def remarks(self, *, start: float) -> list[str]:
+        """A sentence where the targets of masks that `start` late sharpen before there are any."""
+        delay = getattr(self.teacher_temperature, "delay", start)
+        if delay >= start:
+            return []
+        return [
+            f"masks begin after {start:g} of the training (mask.start), but the temperature of their targets "
+            f"moves from {delay:g} on; the released code has both wait: "
+            f"method.patch.teacher_temperature.delay={start:g}"
+        ]
 
 
 class Hidden(NamedTuple):
@@ -92,3 +109,20 @@ class PatchObjective(nn.Module):
         if not len(rows):  # no gradient, but every parameter takes part, as other ranks expect
             return (rows.sum() + weight.sum()) * 0
         return patch_loss(rows, weight, targets, hidden.weights, temperature=temperature)
+
+
+def check_patch(settings: Dino, mask: Mask) -> None:
+    """Raises ValueError where a patch objective has nothing to predict, or a last layer nothing to do."""
+    if settings.patch is None and settings.head.patch_dim is not None:
+        raise ValueError("method.head.patch_dim is for the patch objective: set method.patch or leave it out")
+    if not settings.cls_weight and (settings.patch is None or not settings.patch.weight):
+        raise ValueError(
+            "method.cls_weight=0 leaves nothing to learn without a patch objective that counts: "
+            "raise it, or method.patch.weight"
+        )
+    if settings.patch is not None and (mask.views != "student_globals" or mask.kind == "drop"):
+        raise ValueError(
+            "method.patch predicts the hidden patches of the student's global crops, but "
+            f"mask.views={mask.views} and mask.kind={mask.kind}: "
+            "choose mask.views=student_globals and mask.kind=token"
+        )

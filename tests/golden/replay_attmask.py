@@ -1,119 +1,25 @@
-"""Replays of AttMask and iBOT: masks, head, losses, parameter groups, training."""
+"""Replays of AttMask and iBOT: head, losses, parameter groups, training."""
 
-from math import exp
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from raymask.center import Center
 from raymask.heads import Head
-from raymask.losses import cross_view_loss, mean_over_pairs, moved_center, patch_loss, teacher_targets
+from raymask.losses import cross_view_loss, mean_over_pairs, teacher_targets
 from raymask.masks import Mask, Masks, mask_signature
-from raymask.masks.attention import AttentionStrategy, revealed
-from raymask.masks.block import ASPECT, LIMIT, TRIES, block_masks
-from raymask.masks.hide import hide_top
+from raymask.masks.attention import AttentionStrategy
 from raymask.methods.method import Network
-from raymask.methods.patch import hidden_patches
+from raymask.methods.patch import Patch, PatchObjective, hidden_patches
 from raymask.official import load_official_head
 from raymask.progress import Progress
 from raymask.schedules import Ramp
-from raymask.streams import Rng, uniforms
 from raymask.vit import Backbone
 from tests.golden.cases import Case, Deviation, compare, replays
+from tests.golden.replay_attmask_masks import official_mask
 from tests.golden.replay_dino import official_groups, over_epochs
 from tests.golden.training import TOLERANCE, compare_steps, dino_method, run
-
-
-@replays("attmask/masks")
-def masks(case: Case) -> list[Deviation]:
-    """High, Low and Hint from one attention row, masked with a probability; exact."""
-    return [
-        compare(call["key"], _mask(case.under(f"{call['key']}/"), call), case[f"{call['key']}/mask"])
-        for call in case.meta["calls"]
-    ]
-
-
-def _mask(given: dict, call: dict) -> Tensor:
-    """The official mask from an attention row and the draws that were logged with it."""
-    attention = given["attention"]
-    scores = -attention if call["mode"] == "attmask_low" else attention
-    hidden = hide_top(scores, int(attention.shape[1] * call["masking_ratio"]))
-    hidden = hidden & (given["u_masking_prob"] <= call["masking_prob"])[:, None]
-    if (
-        given.get("revealed_idx") is not None
-    ):  # ours reveals the highest draws, so give those to the official choice
-        draws = torch.zeros(attention.shape, dtype=torch.float64).scatter(1, given["revealed_idx"], 0.5)
-        hidden = hidden & ~revealed(attention, draws, call["show_max"], call["show_ratio"])
-    return hidden
-
-
-@replays("attmask/masks_per_image")
-def masks_per_image(case: Case) -> list[Deviation]:
-    """Another ratio for each row; exact."""
-    attention, patches = case["attention"], case["attention"].shape[1]
-    counts = (case["ratio"].double() * patches).long()
-    return [
-        compare("high", hide_top(attention, counts), case["mask_attmask_high"]),
-        compare("low", hide_top(-attention, counts), case["mask_attmask_low"]),
-    ]
-
-
-@replays("attmask/block_masks")
-def block(case: Case) -> list[Deviation]:
-    """Block-wise masks, exactly, from the official draws; and the distribution of counts from ours."""
-    hyper, grid = case.meta["hyper"], tuple(case.meta["hyper"]["grid"])
-    assert hyper["min_block_area"] == (min(grid) // 3) ** 2
-    assert hyper["attempts"] == TRIES
-    assert abs(hyper["aspect"][0] - exp(ASPECT[0])) < 1e-12
-    deviations = [
-        compare(f"mask {i}", _replayed_block(draws, grid), case["masks"][i])
-        for i, draws in enumerate(case.meta["draws"])
-    ]
-    ours = _our_counts(hyper, grid, len(case["counts_3000"]))
-    return [
-        *deviations,
-        Deviation("Kolmogorov-Smirnov of counts", _ks(ours, case["counts_3000"]), _ks_limit(len(ours))),
-    ]
-
-
-def _replayed_block(draws: list, grid: tuple[int, int]) -> Tensor:
-    """The mask that the logged calls of Python's random make: draws of the ratio, the choice, then tries."""
-    choice = next(i for i, call in enumerate(draws) if call[0] == "choice")
-    budget = torch.tensor([draws[choice][2] * grid[0] * grid[1]], dtype=torch.float64)
-    tries: list[list[float]] = []
-    for name, bounds, value in draws[choice + 1 :]:
-        low, high = bounds
-        if name == "uniform":
-            if not tries or len(tries[-1]) != 1:
-                tries.append([])
-            tries[-1].append((value - low) / (high - low))
-        else:  # randint: any draw inside its cell
-            tries[-1].append((value - low + 0.5) / (high - low + 1))
-    table = torch.full((1, max(1, len(tries)), 4), 0.5, dtype=torch.float64)
-    for i, row in enumerate(tries):
-        table[0, i, : len(row)] = torch.tensor(row, dtype=torch.float64)
-    return block_masks(table, budget if tries else budget * 0, grid)[0]
-
-
-def _our_counts(hyper: dict, grid: tuple[int, int], rows: int) -> Tensor:
-    keys = Rng(seed=0, step=0).per_sample("golden", torch.zeros(rows, dtype=torch.int64), torch.arange(rows))
-    draws = uniforms(keys, 2 + LIMIT * 4)
-    means, spreads = (torch.tensor(hyper[k], dtype=torch.float64) for k in ("pred_ratio", "pred_ratio_var"))
-    which = (draws[:, 0] * len(means)).long()
-    ratios = means[which] + spreads[which] * (2 * draws[:, 1] - 1)
-    return block_masks(draws[:, 2:].unflatten(1, (-1, 4)), ratios * grid[0] * grid[1], grid).sum((1, 2))
-
-
-def _ks(one: Tensor, other: Tensor) -> float:
-    """The largest distance between two empirical distribution functions."""
-    values = torch.cat([one, other]).unique()
-    shares = [(sample[:, None] <= values).double().mean(0) for sample in (one, other)]
-    return float((shares[0] - shares[1]).abs().max())
-
-
-def _ks_limit(count: int, alpha: float = 1e-3) -> float:
-    """The critical value of the two-sample Kolmogorov-Smirnov test at `alpha`, for equal sizes."""
-    return float((-torch.tensor(alpha / 2).log() / count).sqrt())
 
 
 @replays("attmask/ibot_head")
@@ -156,46 +62,80 @@ def loss(case: Case) -> list[Deviation]:
         ),
     }
     found = [compare(name, over_epochs(ramp, epochs), case[name], 1e-15) for name, ramp in ramps.items()]
-    centers = [case[name].flatten() for name in ("center_initial", "center2_initial")]
+    settings = Patch(
+        weight=hyper["lambda2"],
+        teacher_temperature=ramps["teacher_patch_temp"],
+        center_momentum=hyper["center_momentum"],
+    )
+    center, eye = _center(case["center_initial"], hyper), IdentityHead(case["center2_initial"].numel())
+    patch = PatchObjective(settings, _center(case["center2_initial"], hyper))
     for call, epoch in enumerate(hyper["epochs"]):
-        temperatures = [ramp(Progress(epoch, epochs, 1)) for ramp in ramps.values()]
-        deviations, centers = _loss_call(case, call, temperatures, centers)
-        found += deviations
+        now = Progress(epoch, epochs, 1)
+        terms, leaves = _loss_terms(case, call, now, ramps["teacher_temp"](now), center, patch, eye)
+        given = case.under(f"c{call}/", torch.float64)
+        gradients = torch.autograd.grad(sum(terms), list(leaves.values()))
+        values = torch.stack([sum(terms), *terms]).detach()
+        pairs = {"center": center, "center2": patch.center}
+        found += [
+            compare(f"losses of call {call}", values, case["loss_cls_patch"][call], 1e-10),
+            *(
+                compare(f"gradient {n} {call}", g, given[f"grad_{n}"], 1e-10)
+                for n, g in zip(leaves, gradients)
+            ),
+            *(
+                compare(f"{name} of call {call}", moved.value, given[f"{name}_after"].flatten(), 1e-10)
+                for name, moved in pairs.items()
+            ),
+        ]
     return found
 
 
-def _loss_call(
-    case: Case, call: int, temperatures: list[float], centers: list[Tensor]
-) -> tuple[list[Deviation], list[Tensor]]:
+class IdentityHead:
+    """Stands where a head does: its rows are logits already."""
+
+    def __init__(self, prototypes: int) -> None:
+        self.weight = torch.eye(prototypes, dtype=torch.float64)
+
+    def bottleneck(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def patch_weight(self) -> Tensor:
+        return self.weight
+
+
+def _center(initial: Tensor, hyper: dict) -> Center:
+    center = Center(initial.numel(), momentum=hyper["center_momentum"]).double()
+    center.value.copy_(initial.flatten())
+    return center
+
+
+def _loss_terms(
+    case: Case,
+    call: int,
+    now: Progress,
+    temperature: float,
+    center: Center,
+    patch: PatchObjective,
+    head: IdentityHead,
+) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    """The weighted terms of [CLS] and patches, and the logits they depend on; moves both centers."""
     hyper, given = case.meta["hyper"], case.under(f"c{call}/", torch.float64)
-    eyes = [torch.eye(len(center), dtype=torch.float64) for center in centers]
     names = [n for n in ("student_cls", "student_local_cls", "student_patch") if n in given]
     leaves = {name: given[name].clone().requires_grad_() for name in names}
     cls = torch.cat([leaves[n] for n in names if n.endswith("cls")]).unflatten(0, (-1, hyper["batch"]))
-    tau = hyper["student_temp"]
-    taught = teacher_targets(given["teacher_cls"], eyes[0], centers[0], temperature=temperatures[0])
+    eye, tau = torch.eye(len(center.value), dtype=torch.float64), hyper["student_temp"]
+    taught = teacher_targets(given["teacher_cls"], eye, center.value, temperature=temperature)
+    center.add(taught.logit_sum, len(taught.probabilities))
     probabilities = taught.probabilities.unflatten(0, (hyper["n_global"], -1))
-    cls_term = mean_over_pairs(cross_view_loss(cls, eyes[0], probabilities, temperature=tau))
+    cls_term = mean_over_pairs(cross_view_loss(cls, eye, probabilities, temperature=tau))
     hidden = hidden_patches(given["masks"].flatten(2).bool())
-    patches = given["teacher_patch"].flatten(0, 1)
-    answers = teacher_targets(patches, eyes[1], centers[1], temperature=temperatures[1])
+    patches = given["teacher_patch"].unflatten(0, (hyper["n_global"], -1))
+    targets = patch.targets(head, patches, hidden, now)
     rows = leaves["student_patch"].flatten(0, 1)[hidden.places]
-    chosen = answers.probabilities[hidden.places]
-    patch_term = (
-        patch_loss(rows, eyes[1], chosen, hidden.weights, temperature=tau) if len(rows) else rows.sum()
-    )
-    terms = hyper["lambda1"] * cls_term, hyper["lambda2"] * patch_term
-    gradients = torch.autograd.grad(sum(terms), list(leaves.values()))
-    momentum = hyper["center_momentum"]
-    sums = ((taught.logit_sum, len(taught.probabilities)), (answers.logit_sum, len(patches)))
-    moved = [moved_center(c, total, count, momentum=momentum) for c, (total, count) in zip(centers, sums)]
-    values = torch.stack([sum(terms), *terms]).detach()
-    return [
-        compare(f"losses of call {call}", values, case["loss_cls_patch"][call], 1e-10),
-        *(compare(f"gradient {n} {call}", g, given[f"grad_{n}"], 1e-10) for n, g in zip(leaves, gradients)),
-        compare(f"center of call {call}", moved[0], given["center_after"].flatten(), 1e-10),
-        compare(f"patch center of call {call}", moved[1], given["center2_after"].flatten(), 1e-10),
-    ], moved
+    patch_term = patch.loss(rows, head.patch_weight(), targets, hidden, temperature=tau)
+    for moved in (center, patch.center):
+        moved.move()
+    return (hyper["lambda1"] * cls_term, patch.settings.weight * patch_term), leaves
 
 
 @replays("attmask/param_groups")
@@ -282,4 +222,4 @@ class Logged(Mask):
             "u_masking_prob": torch.tensor(self._draws["u_masking_prob"]),
             "revealed_idx": None if chosen is None else torch.tensor(chosen),
         }
-        return _mask(given, call | {"mode": self._hyper["pred_shape"]})
+        return official_mask(given, call | {"mode": self._hyper["pred_shape"]})

@@ -54,8 +54,16 @@ def head_settings(case: Case) -> Head:
         bottleneck_dim=hyper["bottleneck"],
         out_dim=hyper["out_dim"],
         patch_dim=hyper["patch_out_dim"] if hyper.get("lambda2") and not hyper["shared_head"] else None,
+        teacher_patches=_teacher_patches(case),
         norm_last_layer=hyper["norm_last_layer"],
     )
+
+
+def _teacher_patches(case: Case) -> str:
+    """Whether the case's teacher has a last layer of patches, where patches have an objective."""
+    if not case.meta["hyper"].get("lambda2"):
+        return "as_student"
+    return "own" if any("last_layer2" in name for name in case.meta["teacher_names"]) else "shared"
 
 
 def optim_settings(case: Case) -> Optim:
@@ -80,6 +88,7 @@ def patch_settings(case: Case) -> Patch | None:
         start=hyper["warmup_teacher_patch_temp"],
         end=hyper["teacher_patch_temp"],
         warmup=hyper["warmup_teacher_temp_epochs"] / hyper["epochs"],
+        delay=hyper.get("pred_start_epoch", 0) / hyper["epochs"],
     )
     return Patch(weight=hyper["lambda2"], teacher_temperature=temperature)
 
@@ -89,6 +98,7 @@ def dino_settings(case: Case) -> Dino:
     hyper = case.meta["hyper"]
     return Dino(
         head=head_settings(case),
+        cls_weight=hyper.get("lambda1", 1.0),
         patch=patch_settings(case),
         teacher_temperature=Ramp(
             start=hyper["warmup_teacher_temp"],

@@ -15,7 +15,7 @@ from raymask.masks import (
     visible_indices,
 )
 from raymask.progress import Progress
-from raymask.streams import Rng
+from raymask.streams import Rng, uniforms
 
 START = Progress(step=0, steps=10, steps_per_epoch=5.0)
 
@@ -111,6 +111,37 @@ def test_the_ratio_follows_its_schedule():
     assert draw(mask, progress=Progress(5, 10, 5.0)).hidden.sum(-1).unique().tolist() == [6]
 
 
+IBOTS_LIST = {"ratio": 0.3, "spread": 0.2, "others": [{"ratio": 0.0}, {"ratio": 0.7, "spread": 0.05}]}
+
+
+def test_every_image_and_view_takes_one_of_the_ratios_and_draws_it_within_its_own_spread():
+    mask, images, patches = Mask(**IBOTS_LIST, per="image"), torch.arange(3000), 100
+    hidden = draw(mask, patches=patches, samples=images).hidden
+    for view in (0, 1):
+        keys = Rng(0, 0).per_sample("mask_ratio", images // 4, images, view)
+        where, which = (u.tolist() for u in uniforms(keys, 2).unbind(1))
+        means, spreads = (0.3, 0.0, 0.7), (0.2, 0.0, 0.05)
+        expected = [
+            int((means[int(3 * c)] + spreads[int(3 * c)] * (2 * u - 1)) * patches)
+            for u, c in zip(where, which)
+        ]
+        assert hidden[view].sum(1).tolist() == expected
+    counts = hidden.sum(-1)
+    shares = [(counts == 0), (counts >= 10) & (counts < 50), (counts >= 65) & (counts < 75)]
+    assert [share.double().mean().item() for share in shares] == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert not torch.equal(counts[0], counts[1])
+
+
+def test_a_batch_takes_one_of_the_ratios_for_all_its_rows():
+    mask, counts = Mask(**IBOTS_LIST), []
+    for step in range(300):
+        masks = draw(mask, patches=100, progress=Progress(step, 300, 5.0))
+        assert masks.hidden.sum(-1).unique().tolist() == [masks.count]
+        counts.append(masks.count)
+    taken = [sum(low <= count < high for count in counts) for low, high in ((0, 1), (10, 50), (65, 75))]
+    assert sum(taken) == 300 and min(taken) > 70
+
+
 def test_a_share_of_the_rows_is_masked_independently_in_each_view():
     masked = draw(Mask(probability=0.5), 4000).hidden.any(-1).double()
     assert masked.mean(1).tolist() == pytest.approx([0.5, 0.5], abs=0.035)
@@ -148,6 +179,13 @@ def test_the_signature_tells_masks_owners_and_views_apart():
         ({"ratio": -0.1}, "leaves nothing visible or nothing hidden"),
         ({"ratio": {"kind": "linear", "start": 0.2, "end": 1.0}}, "a mask ratio of 0.2 to 1 leaves"),
         ({"kind": "drop", "probability": 0.5}, "every row must hide the same count"),
+        ({"others": [{"ratio": 0.9, "spread": 0.2}]}, "a mask ratio of 0.3 to 1.1 leaves"),
+        (
+            {"ratio": 0, "others": [{"ratio": 0}]},
+            "a mask ratio of 0 leaves nothing visible or nothing hidden",
+        ),
+        ({"kind": "drop", "per": "image", "others": [{}]}, "mask.others with mask.per=image cannot go with"),
+        ({"strategy": {"kind": "disjoint"}, "others": [{}]}, "there are mask.others: leave them out"),
         ({"kind": "blur"}, "'token', 'drop' or 'pixel'"),
     ],
 )
