@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from raymask.center import Center
-from raymask.heads import Head
+from raymask.heads import DinoHead, Head
 from raymask.losses import cross_view_loss, mean_over_pairs, teacher_targets
 from raymask.masks import Mask, Masks, mask_signature
 from raymask.masks.attention import AttentionStrategy
@@ -90,17 +90,18 @@ def loss(case: Case) -> list[Deviation]:
     return found
 
 
-class IdentityHead:
-    """Stands where a head does: its rows are logits already."""
+class IdentityHead(DinoHead):
+    """A head of rows that are logits already."""
 
     def __init__(self, prototypes: int) -> None:
-        self.weight = torch.eye(prototypes, dtype=torch.float64)
+        torch.nn.Module.__init__(self)
+        self.prototypes = torch.eye(prototypes, dtype=torch.float64)
 
-    def bottleneck(self, rows: Tensor) -> Tensor:
-        return rows
+    def bottleneck(self, tokens: Tensor) -> Tensor:
+        return tokens
 
     def patch_weight(self) -> Tensor:
-        return self.weight
+        return self.prototypes
 
 
 def _center(initial: Tensor, hyper: dict) -> Center:
