@@ -26,6 +26,7 @@ from raymask.epoch_cosine import EpochCosine
 from raymask.masks.select import keep_highest, patch_scores
 from raymask.progress import Progress
 from raymask.teachers import Frozen, cls_attention
+from raymask.vit import Backbone
 from tests.golden.cases import Case, Deviation, compare, replays
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -62,6 +63,24 @@ def _vit(state: dict[str, Tensor], *, image: int, heads: int, deit3: bool = Fals
     ).double()
     vit.load_state_dict(state)
     return vit
+
+
+def _student(state: dict[str, Tensor], *, image: int, heads: int) -> VisionBackbone:
+    """The backbone that trains, with the weights of a case and its classifier, in float64."""
+    dim, patch = state["norm.weight"].numel(), state["patch_embed.proj.weight"].shape[-1]
+    settings = Backbone(
+        name="deit_tiny_patch16_224",
+        image_size=image,
+        patch_size=patch,
+        dim=dim,
+        depth=_depth(state, "blocks"),
+        heads=heads,
+        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        drop_path=0.0,
+    )
+    body = settings.build(seed=0, classes=state["head.weight"].shape[0]).double()
+    body.vit.load_state_dict(state)
+    return body
 
 
 def _cait(state: dict[str, Tensor], *, image: int, heads: int) -> Cait:
@@ -105,9 +124,10 @@ def replay_selection(case: Case) -> list[Deviation]:
 def replay_student(case: Case) -> list[Deviation]:
     """Logits of the full image, the last block's attention row, and what it keeps."""
     hyper = case.meta["hyper_parameters"]
-    vit = _vit(case.under("w.", torch.float64), image=hyper["img"], heads=hyper["heads"])
-    images = case["images"].double()
-    tokens, extras = VisionBackbone(vit)(images, attention=True)
+    state, images = case.under("w.", torch.float64), case["images"].double()
+    body = _student(state, image=hyper["img"], heads=hyper["heads"])
+    vit: VisionTransformer = body.vit
+    tokens, extras = body(images, attention=True)
     row = patch_scores(case["attn_last"].double())
     found = [
         _near(case, "logits", vit.forward_head(tokens), case["logits"]),
