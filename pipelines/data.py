@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.crops import MultiCrop
+from pipelines.order import LANES
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import has_secrets, public
 from pipelines.repeats import epoch_length
@@ -29,6 +30,8 @@ class Data(Settings):
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
     repeats: how often an image that is chosen for an epoch comes in it, cut anew (repeated augmentation); an
         epoch stays as long, and so holds one image in `repeats`, others each time
+    lanes: parts that the shards of an epoch are cut into, of which a rank reads its own where ranks divide them;
+        with more than 64 ranks set it to their number. Another number is another order
     shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
     prefetch: batches that may be ready before they are asked for
     max_bad_fraction: share of the data set's images that may be unreadable before the run stops
@@ -44,6 +47,7 @@ class Data(Settings):
     hue: Literal["hsv", "linear"] = "hsv"
     threads: int | None = Field(default=None, ge=0)
     repeats: int = Field(default=1, ge=1)
+    lanes: int = Field(default=LANES, ge=1)
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=1)
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1)

@@ -136,7 +136,7 @@ class Loader:
         self._source, self._batch, self._rank, self._world = source, batch, rank, world
         self._start, self._steps = start, steps
         self._threads, self._ahead = data.thread_count, data.prefetch
-        self._order = Order(source.shard_sizes, seed, data.shuffle_window)
+        self._order = Order(source.shard_sizes, seed, data.shuffle_window, lanes=data.lanes)
         self._repeated = Repeated(self._order, data.repeats)
         if bad is None:
             bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)

@@ -17,7 +17,7 @@ from pipelines.streams import GOLDEN, MIX1, MIX2, stream
 
 # n: positions asked for   s: shards (s1: one more)   l: lanes (l1: one more)   w: windows   N: all images
 
-MAX_LANES = 64
+LANES = 64
 EPOCHS_KEPT = 3
 
 
@@ -62,11 +62,19 @@ class Stretches:
 class Order:
     """Where every position of the endless stream lies in the data set.
 
-    window: images of a lane that are shuffled among each other (a lane's reads stay within such a stretch).
+    window: images of a lane that are shuffled among each other (a lane's reads stay within such a stretch)
+    lanes: parts that an epoch's shards are cut into, as many as shards at most.
     Thread-safe; memory is bounded by two windows a lane and a few permutations of the shards.
     """
 
-    def __init__(self, shard_sizes: Sequence[int] | Int64[np.ndarray, " s"], seed: int, window: int) -> None:
+    def __init__(
+        self,
+        shard_sizes: Sequence[int] | Int64[np.ndarray, " s"],
+        seed: int,
+        window: int,
+        *,
+        lanes: int = LANES,
+    ) -> None:
         self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
         self.images = int(self.shard_sizes.sum())
         if self.images == 0 or self.shard_sizes.min() < 0:
@@ -76,7 +84,7 @@ class Order:
                 f"the shuffle window is {window} images: give at least 1 (1 keeps a lane's order)"
             )
         self.seed, self.window = seed, int(window)
-        self.lanes = min(MAX_LANES, len(self.shard_sizes))
+        self.lanes = min(lanes, len(self.shard_sizes))
         self._starts = np.concatenate([[0], np.cumsum(self.shard_sizes)])
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._windows: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.order import MAX_LANES, Order, shuffled
+from pipelines.order import LANES, Order, shuffled
 from pipelines.reading import Reading
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=90).filter(any)
@@ -67,8 +67,21 @@ def test_a_rank_whose_world_divides_the_lanes_reads_only_its_lanes_shards(sizes,
         samples, _ = order.locate(positions)
         shards = np.searchsorted(starts, samples, side="right") - 1
         for rank in range(world):
-            own = {int(s) for lane in range(rank, MAX_LANES, world) for s in order.lane_shards(epoch, lane)}
+            own = {int(s) for lane in range(rank, LANES, world) for s in order.lane_shards(epoch, lane)}
             assert set(shards[positions % world == rank].tolist()) <= own
+
+
+def test_as_many_lanes_as_ranks_leave_each_rank_shards_that_no_other_one_reads():
+    sizes = np.full(200, 6)
+    order = Order(sizes, 3, 4, lanes=100)
+    positions = np.arange(len(order))
+    samples, _ = order.locate(positions)
+    assert sorted(samples.tolist()) == positions.tolist()
+    readers = [set((samples[positions % 100 == rank] // 6).tolist()) for rank in range(100)]
+    assert all(len(shards) == 2 for shards in readers) and len(set().union(*readers)) == 200
+    assert (
+        Order(sizes, 3, 4, lanes=64).locate(positions)[0] == Order(sizes, 3, 4).locate(positions)[0]
+    ).all()
 
 
 @given(sizes=SIZES)
