@@ -30,7 +30,7 @@ class Data(Settings):
     threads: threads that read and cut; 0 works in the calling thread, for a debugger; none: one for each core
     repeats: how often an image that is chosen for an epoch comes in it, cut anew (repeated augmentation); an
         epoch stays as long, and so holds one image in `repeats`, others each time
-    lanes: parts that the shards of an epoch are cut into, of which a rank reads its own where ranks divide them;
+    lanes: parts that an epoch's shards are cut into, of which a rank reads its own where ranks divide them;
         with more than 64 ranks set it to their number. Another number is another order
     shuffle_window: images of a lane among which the order is random; more is better mixed, and reads wider
     prefetch: batches that may be ready before they are asked for

@@ -1,4 +1,4 @@
-"""Who decodes: this process, Ray actors that hold our loader (`ingest=remote`), or Ray Data with a split stream.
+"""Who decodes: this process, Ray actors that hold our loader (`ingest=remote`), or Ray Data.
 
 python -m tests.benchmarks.ingest PHOTOS [--images 1536] [--rounds 2] [--forms cpu split device]
 
