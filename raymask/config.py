@@ -24,6 +24,7 @@ from raymask.optim import Optim
 from raymask.plan import Train
 from raymask.run import Run
 from raymask.sentences import explain
+from raymask.trackers.settings import Tracks
 from raymask.vit import Backbone
 
 
@@ -32,6 +33,7 @@ class Config(Settings):
 
     workers: processes on a Ray cluster, such as 4, or 2:8 where their number may change; null is this process
     ingest: who decodes: local, or remote actors on nodes of that cluster
+    track: who else is told what metrics.jsonl holds: tensorboard, mlflow, wandb, aim, or their settings
     """
 
     run: Run = Run()
@@ -45,6 +47,7 @@ class Config(Settings):
     workers: Workers | None = None
     cluster: Cluster = Cluster()
     ingest: Ingest = Ingest()
+    track: Tracks = ()
     debug: bool = False
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from raymask.parallel import gathered
 from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
+from raymask.trackers import NOBODY, Trackers, open_trackers
 from raymask.training import Training
 from raymask.world import together
 
@@ -86,6 +87,7 @@ class _Live:
     watch: Stopwatch
     spans: Spans
     start: int
+    trackers: Trackers
 
     @property
     def lines(self) -> Path:
@@ -110,8 +112,9 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
     )
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     times = Stopwatch(), Spans(training.device)
-    live = _Live(training, folder, context, console, loader, running, *times, start)
-    with closing(console), closing(loader):
+    trackers = _trackers(training, folder, start, console)
+    live = _Live(training, folder, context, console, loader, running, *times, start, trackers)
+    with closing(console), closing(trackers), closing(loader):
         for remark in (
             said,
             training.remark,
@@ -125,6 +128,21 @@ def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_
         if start == 0 and plan.evaluates_after(0):
             _evaluate(live, 0)
         yield live
+
+
+def _trackers(training: Training, folder: Path, start: int, console: Console) -> Trackers:
+    """Who else follows the run; on the first rank."""
+    config = training.config
+    if not training.world.leads:
+        return NOBODY
+    return open_trackers(
+        config.track,
+        folder,
+        name=config.run.name or folder.name,
+        config=to_tree(config),
+        begin=start + 1 if start else 0,
+        say=console.say_once,
+    )
 
 
 def _restore(training: Training, folder: Path, context: RunContext, running: Running) -> tuple[int, str]:
@@ -174,6 +192,7 @@ def _log(live: _Live, done: int, values: Values) -> None:
     line |= pace(images, seconds, timings)
     if live.training.world.leads:
         metrics.append(live.lines, {**line, **signatures})
+        live.trackers.log(done, line)
         if done % (_WATCH * plan.log) == 0:
             _warn(live)
     live.console.show(line, done)
@@ -201,6 +220,7 @@ def _evaluate(live: _Live, done: int) -> None:
 def _write(live: _Live, done: int, results: dict[str, float]) -> None:
     """What was measured: a line, a file, a sentence, and a warning where it looks like a collapse."""
     metrics.append(live.lines, {"step": done, "images": done * live.training.plan.batch, **results})
+    live.trackers.log(done, results)
     (live.folder / "eval").mkdir(exist_ok=True)
     run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
     live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))

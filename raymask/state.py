@@ -43,6 +43,7 @@ HARMLESS = (
     "workers",
     "cluster",
     "ingest",
+    "track",
     "debug",
 )
 

@@ -19,6 +19,7 @@ from raymask.methods.labels import with_classes
 from raymask.methods.views import MASKED_GROUPS
 from raymask.parallel import Parallel, parallelise
 from raymask.plan import Plan, plan
+from raymask.trackers import refuse_missing
 from raymask.world import World
 
 
@@ -46,6 +47,7 @@ class Training:
 
 def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     """The parts that a config asks for. Raises ValueError, in a sentence, where they do not fit together."""
+    refuse_missing(config.track)
     source, _ = open_train_and_val(config.data)
     config = with_classes(config, source)
     config, remark = with_augment(config, source, world=world, device=device)
