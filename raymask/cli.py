@@ -40,17 +40,28 @@ def train(
     ],
     changes: Changes = None,
 ) -> None:
-    """Train a backbone: raymask train dino-random-mask-laptop data=photos."""
-    from raymask.config import load
-    from raymask.train import train
+    """Train a backbone: raymask train dino-random-mask-laptop data=photos.
 
-    _done(train(load(preset, changes or [])))
+    In this process, or by several workers on a Ray cluster: workers=4.
+    """
+    from raymask.config import load
+
+    config = load(preset, changes or [])
+    if config.workers is None:
+        from raymask.train import train
+    else:
+        from raymask.distributed.launch import train_on_ray as train
+
+    _done(train(config))
 
 
 @app.command()
 def resume(run: RunPath, changes: Changes = None) -> None:
-    """Continue a run from its last checkpoint."""
-    from raymask.train import resume
+    """Continue a run from its last checkpoint, here or on the workers it had (workers=N changes that)."""
+    from raymask.train import changed, resume
+
+    if changed(run, changes or []).workers is not None:
+        from raymask.distributed.launch import resume_on_ray as resume
 
     _done(resume(run, changes or []))
 

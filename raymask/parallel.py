@@ -1,5 +1,6 @@
 """How the ranks of a run share a method: each holding all of it (DDP), or a share of its weights (FSDP2)."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, TypeGuard
@@ -29,7 +30,10 @@ def parallelise(method: Method, *, world: World, device: torch.device, sharing: 
     if world.size == 1:
         return method
     if sharing == "ddp":
-        return DistributedDataParallel(method, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Its successor, forward_sync_buffers, is unknown to some versions that raymask runs on.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return DistributedDataParallel(method, broadcast_buffers=False)
     from torch.distributed.device_mesh import init_device_mesh  # FSDP takes a second to import
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 

@@ -58,15 +58,25 @@ def create(run: Run) -> Path:
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise ValueError(
-            f"the run directory {folder} exists and is never overwritten: continue it with "
-            f"'raymask resume {folder}', or name another with run.name=NAME"
-        ) from error
+        raise ValueError(_exists(folder)) from error
     except OSError as error:
         raise ValueError(
             f"the run directory {folder} cannot be made ({error.strerror}): set run.root=DIR"
         ) from error
     return folder
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises ValueError where there is a run already."""
+    if folder.exists():
+        raise ValueError(_exists(folder))
+
+
+def _exists(folder: Path) -> str:
+    return (
+        f"the run directory {folder} exists and is never overwritten: continue it with "
+        f"'raymask resume {folder}', or name another with run.name=NAME"
+    )
 
 
 def discard_if_untrained(folder: Path) -> None:

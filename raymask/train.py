@@ -156,7 +156,9 @@ def _create(training: Training) -> Path:
     if world.leads:
         try:
             folder = run.create(config.run)
-            (folder / "config.yaml").write_text(to_yaml(config))
+            # Whoever trains by this file later wants a new run.
+            afresh = config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})
+            (folder / "config.yaml").write_text(to_yaml(afresh))
             run.write_json(folder / "env.json", run.environment(describe(training.device), world=world.size))
         except ValueError as error:
             problem = error

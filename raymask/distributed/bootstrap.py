@@ -30,35 +30,39 @@ def prepare_environment(*, local: bool) -> None:
 
 
 @contextmanager
-def connected(cluster: Cluster, *, cpus: int | None = None) -> Iterator[None]:
+def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) -> Iterator[None]:
     """Within it, Ray is initialised on `cluster`; what was started for it ends with it.
 
-    cpus: of a cluster that is started here; None: the cores of this machine. A process that has joined a
-    cluster already (a job's, a test's) stays in it. Raises ValueError where there is no cluster to join.
+    cpus: of a cluster that is started here; None: the cores of this machine
+    logs: whether everything that its processes print is shown, and not only what they say through train.log
+
+    A process that has joined a cluster already (a test's) stays in it. Raises ValueError where there is no
+    cluster to join.
     """
     prepare_environment(local=cluster.address is None)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{max(30, cluster.wait):.0f}")
     import ray
 
     if ray.is_initialized():
         yield
         return
     if cluster.address is None:
-        ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_quiet())
+        ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_said(logs))
         _close_token()
     else:
-        _join(cluster.address)
+        _join(cluster.address, logs=logs)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _join(address: str) -> None:
+def _join(address: str, *, logs: bool) -> None:
     """Joins a cluster that runs already. Raises ValueError with what is wrong with it."""
     import ray
 
     try:
-        ray.init(address=address, **_quiet())
+        ray.init(address=address, **_said(logs))
     except ConnectionError as error:
         raise ValueError(
             f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or "
@@ -79,8 +83,8 @@ def _join(address: str) -> None:
         raise
 
 
-def _quiet() -> dict:
-    return {"logging_level": "WARNING", "configure_logging": True, "log_to_driver": True}
+def _said(logs: bool) -> dict:
+    return {"logging_level": "WARNING", "configure_logging": True, "log_to_driver": logs}
 
 
 def _close_token() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from raymask.context import Ask, LocalContext, Save
+from raymask.context import Ask, LocalContext
+from raymask.state import Snapshot
 from raymask.world import World
 
 _POLL = 1.0  # seconds between two looks of a lone worker; several look together, at lines of metrics.jsonl
@@ -40,7 +41,7 @@ class TrainContext:
         """The checkpoint that `last` names in the run directory."""
         return self.local.latest()
 
-    def report(self, metrics: Mapping[str, float], *, step: int, save: Save | None = None) -> None:
+    def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Writes the checkpoint into the run directory, and tells Ray Train the metrics, if there are any."""
         self.local.report(metrics, step=step, save=save)
         if metrics:

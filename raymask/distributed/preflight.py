@@ -1,0 +1,113 @@
+"""What is checked before workers are started: sentences now, instead of waiting for ever."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raymask.config import Config
+
+_SLACK = 1e-6  # fractions of a core do not add up to whole ones exactly
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run asks of a cluster: `fewest` to `most` workers with so many CPU cores and GPUs each."""
+
+    fewest: int
+    most: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        many = f"{self.fewest} to {self.most}" if self.fewest < self.most else str(self.most)
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{many} worker{'s' if self.most > 1 else ''} with {self.cpus:g} CPU{gpus} each"
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """One worker's, as Ray calls them."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+Node = dict[str, float]  # its resources by Ray's names
+
+
+def request(config: Config, nodes: Sequence[Node]) -> Request:
+    """What the workers of `config` get of a cluster's nodes: what it says, else a fair share.
+
+    Raises ValueError where the cluster cannot hold the fewest workers, unless it may be waited for.
+    """
+    assert config.workers is not None
+    (fewest, most), cluster = config.workers, config.cluster
+    gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
+    cpus = cluster.cpus or _share(nodes, most, gpus)
+    asked = Request(fewest, most, cpus, gpus)
+    held = fitting(asked, nodes)
+    if held < fewest and not cluster.wait:
+        has = ", ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
+        raise ValueError(
+            f"workers={fewest if fewest == most else f'{fewest}:{most}'} needs {fewest} times {cpus:g} CPU and "
+            f"{gpus:g} GPU, but the cluster holds {held} of them (its nodes have {has}): set workers="
+            f"{max(1, held)}, or less of cluster.cpus and cluster.gpus, or, where an autoscaler brings nodes, "
+            "cluster.wait=900"
+        )
+    return asked
+
+
+def fitting(asked: Request, nodes: Sequence[Node]) -> int:
+    """How many workers the nodes hold at one time."""
+    return sum(
+        int(min(node.get(name, 0.0) / amount for name, amount in asked.resources.items()) + _SLACK)
+        for node in nodes
+    )
+
+
+def _share(nodes: Sequence[Node], most: int, gpus: float) -> float:
+    """CPU cores of a worker: those of a node for each of its GPUs, or all cores for all workers."""
+    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
+    if with_gpu:
+        return max(1.0, min(node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu))
+    cores = sorted((node.get("CPU", 0.0) for node in nodes), reverse=True)
+    if sum(cores) < most:  # a laptop that tries out more workers than it has cores
+        return round(max(sum(cores) / most - 5e-5, 1e-4), 4) if len(cores) == 1 else 1.0
+    share = max(1.0, sum(cores) // most)
+    while share > 1 and sum(core // share for core in cores) < most:
+        share -= 1
+    return share
+
+
+def alive() -> list[dict[str, Any]]:
+    """The nodes of the cluster that this process has joined."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_storage(root: Path, nodes: Sequence[dict[str, Any]]) -> None:
+    """Raises ValueError, naming a node, unless all nodes see the folder that runs are written to."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if len(nodes) < 2:
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
+        seen = {
+            node["NodeManagerAddress"]: ray.remote(os.path.exists)
+            .options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            )
+            .remote(marker.name)
+            for node in nodes
+        }
+        blind = [address for address, answer in seen.items() if not ray.get(answer, timeout=60)]
+    if blind:
+        raise ValueError(
+            f"run.root={root} is not seen by the cluster's node {blind[0]}"
+            f"{f' and {len(blind) - 1} more' if len(blind) > 1 else ''}: checkpoints have to lie where every "
+            "node can read them; set run.root to a folder that all share (NFS)"
+        )
