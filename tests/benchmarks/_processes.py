@@ -33,7 +33,7 @@ def memory(root: int) -> int:
 class Peak(threading.Thread):
     """Looks at the memory of a tree every so often until it is stopped."""
 
-    def __init__(self, root: int, *, every: float = 0.3):
+    def __init__(self, root: int, *, every: float = 1.0):
         super().__init__(daemon=True)
         self.root, self.every, self.bytes, self._over = root, every, 0, threading.Event()
         self.start()
