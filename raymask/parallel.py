@@ -39,8 +39,10 @@ def parallelise(method: Method, *, world: World, device: torch.device, sharing: 
 
     mesh = init_device_mesh(device.type, (world.size,))
     for block in [each for each in method.modules() if isinstance(each, Layer)]:
-        register_fsdp_forward_method(fully_shard(block, mesh=mesh), "run")
-    return fully_shard(method, mesh=mesh)
+        fully_shard(block, mesh=mesh)
+        register_fsdp_forward_method(block, "run")
+    fully_shard(method, mesh=mesh)
+    return method
 
 
 def bare(method: Parallel) -> Method:

@@ -69,6 +69,8 @@ class CheckpointWriter:
     def _own_group(self) -> dist.ProcessGroup:
         """A group for the thread that writes shares: its collectives must not meet those of training."""
         if self._group is None:
-            self._group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup), "all ranks write"
+            self._group = group
         barrier()
         return self._group

@@ -103,5 +103,5 @@ def holds_shards(folder: Path) -> bool:
     return (folder / FOLDER).is_dir()
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def _damaged(path: Path, error: BaseException) -> ValueError:
     return ValueError(f"{path} cannot be read ({error}): the checkpoint is damaged")

@@ -10,7 +10,7 @@ from raymask.config import Config, to_tree
 from raymask.distributed.lineage import as_schedules
 from raymask.distributed.objectives import check_measurable, measured, resolve
 from raymask.distributed.search import Search
-from raymask.distributed.space import Space, Values
+from raymask.distributed.space import Space, Values, configure
 from raymask.distributed.trial import Assignment
 from raymask.evaluate import open_evaluation
 from raymask.plan import plan
@@ -60,7 +60,7 @@ def inquire(search: Search, base: Config, space: Space) -> Inquiry:
         "root": str(Path(search.root).expanduser().resolve()),
     }
     search = search.model_copy(update=filled)
-    base = measured(_with_paths(base), metric)
+    base = measured(configure(to_tree(_with_paths(base)), space.fixed, space=space.name), metric)
     assignment = Assignment(
         tree=to_tree(base.model_copy(update={"run": base.run.model_copy(update={"resume": False})})),
         space=space.name,

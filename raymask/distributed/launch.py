@@ -100,22 +100,24 @@ def _trainer(config: Config, asked: Request, notes: str) -> Any:
     from raymask.distributed.worker import Watch, work
     from raymask.world import TIMEOUT
 
+    library: Any = ray.train  # its annotations are those of its first version
+    function: Any = work
     return TorchTrainer(
-        work,
+        function,
         train_loop_config={"config": to_tree(config), "directory": str(Path.cwd())},
         torch_config=TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=library.ScalingConfig(
             num_workers=(asked.fewest, asked.most) if asked.fewest < asked.most else asked.most,
             use_gpu=asked.gpus > 0,
             resources_per_worker=asked.resources,
             elastic_resize_monitor_interval_s=config.cluster.resize,
         ),
-        run_config=ray.train.RunConfig(
+        run_config=library.RunConfig(
             name="run",
             storage_path=notes,
-            failure_config=ray.train.FailureConfig(max_failures=config.cluster.max_failures),
+            failure_config=library.FailureConfig(max_failures=config.cluster.max_failures),
             callbacks=[Watch()],
-            logging_config=ray.train.LoggingConfig("WARNING"),
+            logging_config=library.LoggingConfig("WARNING"),
         ),
     )
 

@@ -17,6 +17,7 @@ LABEL_FREE: dict[str, Mode | None] = {
     "eval/lidar": "max",
     "eval/attention_entropy": None,
 }
+_ASKED = ("eval/lidar", "eval/attention_entropy")  # measured with evaluate.label_free=true
 LOSS = "loss"
 _ACCURACY = re.compile(r"eval/(knn(?P<k>[1-9]\d*)|linear)_top[15]")
 _MASKING = ("mask", "method.keep")  # what makes a masked loss easier or harder
@@ -51,7 +52,9 @@ def resolve(metric: str, mode: Mode | None, paths: Iterable[str]) -> tuple[str, 
 
 
 def measured(config: Config, metric: str) -> Config:
-    """`config`, evaluating what the metric needs: its number of neighbours, or a linear probe."""
+    """`config`, evaluating what the metric needs: neighbours, a linear probe, what needs no labels."""
+    if metric in _ASKED:
+        return change(config, ["evaluate.label_free=true"])
     found = _ACCURACY.fullmatch(metric)
     if found is None:
         return config
@@ -70,6 +73,12 @@ def check_measurable(metric: str, evaluation: Evaluation, *, stops_early: bool) 
         raise ValueError(
             f"metric={metric} cannot be measured: {evaluation.missing}; without labels choose "
             "metric=eval/effective_rank"
+        )
+    images = len(evaluation.bank.samples)
+    if found["k"] is not None and int(found["k"]) > images:
+        raise ValueError(
+            f"metric={metric} asks for {found['k']} neighbours, but the bank has {images} images: choose "
+            f"metric=eval/knn{min(20, images)}_top1"
         )
     if found["k"] is None and stops_early:
         raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymask.config import Config
+from raymask.distributed.ingest_placing import beside_actors
 
 _SLACK = 1e-6  # fractions of a core do not add up to whole ones exactly
 
@@ -43,6 +44,7 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     """
     assert config.workers is not None
     (fewest, most), cluster = config.workers, config.cluster
+    nodes = beside_actors(nodes, config.ingest, workers=most, waits=cluster.wait > 0)
     gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
     cpus = cluster.cpus or _share(nodes, most, gpus)
     asked = Request(fewest, most, cpus, gpus)
@@ -50,10 +52,9 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     if held < fewest and not cluster.wait:
         has = ", ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
         raise ValueError(
-            f"workers={fewest if fewest == most else f'{fewest}:{most}'} needs {fewest} times {cpus:g} CPU and "
-            f"{gpus:g} GPU, but the cluster holds {held} of them (its nodes have {has}): set workers="
-            f"{max(1, held)}, or less of cluster.cpus and cluster.gpus, or, where an autoscaler brings nodes, "
-            "cluster.wait=900"
+            f"{fewest} workers need {cpus:g} CPU and {gpus:g} GPU each, but the cluster holds {held} "
+            f"of them (its nodes have {has}): set workers={max(1, held)}, or less of cluster.cpus and "
+            "cluster.gpus, or, where an autoscaler brings nodes, cluster.wait=900"
         )
     return asked
 

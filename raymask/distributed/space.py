@@ -9,6 +9,7 @@ A space is a Python file with
     METRIC                  optional: what to optimise, if not eval/knn20_top1
     AGAINST                 optional: a second objective to keep low
     MUTATIONS               optional: {dotted path of a schedule: (low, high)}, for pbt and pb2
+    FIXED                   optional: {dotted path: value} that every trial has
 """
 
 import runpy
@@ -52,6 +53,7 @@ class Space:
     metric: str
     against: str
     mutations: Mapping[str, tuple[float, float]]
+    fixed: Values
     text: str
 
     def draw(self, trial: Trial) -> Values:
@@ -107,6 +109,7 @@ def _run(path: Path, name: str) -> Space:
         metric=found.get("METRIC", METRIC),
         against=found.get("AGAINST", "none"),
         mutations=found.get("MUTATIONS", {}),
+        fixed=found.get("FIXED", {}),
         text=path.read_text(),
     )
 

@@ -1,6 +1,7 @@
 """What Tune calls in the driver: for the next trial's settings, and with what the trials report."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from ray import tune
@@ -79,6 +80,8 @@ class Watch(tune.Callback):
 
     def _tell(self, record: Record) -> None:
         scores = None if record.state == "failed" else self.results.scores(record)
+        if scores is not None and not all(map(isfinite, scores)):
+            scores = None
         if self.proposer is not None:
             self.proposer.tell(record.id, scores, ended=record.state == "done")
         self.results.write()
