@@ -1,0 +1,29 @@
+"""What ingest actors leave to the workers, before anything is started."""
+
+import pytest
+
+from raymask.config import load
+from raymask.distributed.ingest_placing import beside_actors
+from raymask.distributed.ingest_settings import Ingest
+from raymask.distributed.preflight import request
+
+GPU_NODE, CPU_NODE = {"CPU": 16.0, "GPU": 8.0}, {"CPU": 32.0}
+
+
+def test_actors_go_to_nodes_without_gpus_first():
+    left = beside_actors([GPU_NODE, CPU_NODE], Ingest(kind="remote", actors=1, cpus=4), workers=8)
+    assert [node["CPU"] for node in left] == [16, 0]
+    assert beside_actors([GPU_NODE, CPU_NODE], Ingest(), workers=8) == [GPU_NODE, CPU_NODE]
+
+
+def test_workers_share_what_actors_leave():
+    remote = ["data=photos", "workers=2", "ingest=remote", "ingest.actors=2", "ingest.cpus=1"]
+    assert request(load("dino-random-mask", remote), [{"CPU": 8.0}]).cpus == 2
+    assert request(load("dino-random-mask", remote[:2]), [{"CPU": 8.0}]).cpus == 4
+
+
+def test_actors_without_a_place_are_refused_in_a_sentence_unless_nodes_may_come():
+    ingest = Ingest(kind="remote", actors=3, cpus=6)
+    with pytest.raises(ValueError, match=r"36 CPU cores, of which 6 find no place .* have 32"):
+        beside_actors([CPU_NODE], ingest, workers=2)
+    assert beside_actors([CPU_NODE], ingest, workers=2, waits=True)[0]["CPU"] == 2
