@@ -23,7 +23,7 @@ def beside_actors(nodes: Sequence[Node], ingest: Ingest, *, workers: int, waits:
         raise ValueError(
             f"ingest.actors={ingest.actors} of ingest.cpus={ingest.cpus} for each of {workers} workers take "
             f"{ingest.cores(workers)} CPU cores, of which {missing * ingest.cpus} find no place (the "
-            f"cluster's nodes have {has}): lower them, add CPU nodes, or set cluster.wait where an autoscaler "
-            "brings some"
+            f"cluster's nodes have {has}): lower them, add CPU nodes, or set cluster.wait where an "
+            "autoscaler brings some"
         )
     return left
