@@ -15,13 +15,12 @@ from jaxtyping import Int64
 
 from pipelines.formats.beton import SUFFIX as BETON
 from pipelines.formats.ffcv import Beton
+from pipelines.formats.layout import SUFFIXES
 from pipelines.formats.tar import Member, members
 from pipelines.index import FAULTS, ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
 from pipelines.labels import Labels
 
-IMAGES = (
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "img", "image", "bmp", "gif", "tif", "tiff", "ppm", "pgm",
-)  # fmt: skip
+IMAGES = (*(suffix[1:] for suffix in SUFFIXES), "img", "image")
 MAX_LABEL_FILE = 1 << 20
 LABELS = ("cls", "json", "txt")
 

@@ -11,7 +11,9 @@ from jaxtyping import Int64
 
 # n: images
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -63,7 +65,7 @@ def arrange(names: Iterable[str], where: str) -> dict[str, Layout]:
     """
     parts = sorted(PurePosixPath(name).parts for name in names)
     if not parts:
-        raise ValueError(f"{where} holds no images (.jpg, .jpeg, .png, .webp): check the path")
+        raise ValueError(f"{where} holds no images ({', '.join(SUFFIXES)}): check the path")
     depth = _common_root(parts)
     tops = {path[depth] for path in parts if len(path) > depth + 1}
     flat = any(len(path) == depth + 1 for path in parts)

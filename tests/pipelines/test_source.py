@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.decode import decode
+from pipelines.formats.layout import SUFFIXES
 from pipelines.index import index_path
 from pipelines.manifest import NAME
 from pipelines.pack import Packing, pack
@@ -62,6 +64,17 @@ def test_a_folder_of_classes_gives_labels_in_the_order_of_names(tmp_path, opened
     assert source.read(5) == (root / "dog" / "001.jpg").read_bytes()
     assert source.shard_sizes.tolist() == [6]
     assert "d" in source.shard(0)
+
+
+def test_every_format_that_is_decoded_counts_as_an_image_by_its_name(tmp_path, opened):
+    root = tmp_path / "d"
+    root.mkdir()
+    for suffix in SUFFIXES:
+        Image.new("RGB", (8, 6), (200, 30, 30)).save(root / f"one{suffix}")
+        Image.new("RGB", (8, 6), (200, 30, 30)).save(root / f"two{suffix.upper()}")
+    source = opened(root)
+    assert len(source) == 2 * len(SUFFIXES)
+    assert all(decode(source.read(sample), 100).shape == (6, 8, 3) for sample in range(len(source)))
 
 
 def test_a_flat_folder_has_no_labels(tmp_path, opened):
