@@ -57,7 +57,15 @@ def train(
 
 @app.command()
 def resume(run: RunPath, changes: Changes = None) -> None:
-    """Continue a run from its last checkpoint, here or on the workers it had (workers=N changes that)."""
+    """Continue a run from its last checkpoint, here or on the workers it had (workers=N changes that).
+
+    A search goes on with the trials that it has left.
+    """
+    if (run / "search.yaml").exists():
+        from raymask.distributed.tune import resume_tune
+
+        resume_tune(run, changes=changes or [])
+        return
     from raymask.train import changed, resume
 
     if changed(run, changes or []).workers is not None:

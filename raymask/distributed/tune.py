@@ -50,11 +50,16 @@ def tune(space: str, words: Sequence[str] = ()) -> Path:
     return _run(inquiry)
 
 
-def resume_tune(folder: Path, *, asked: dict | None = None) -> Path:
+def resume_tune(folder: Path, *, changes: Sequence[str] = (), asked: dict | None = None) -> Path:
     """Goes on with a search whose process was ended, from what its trials had saved.
 
-    asked: the same search described anew, where a command is repeated. Raises ValueError if it is another.
+    asked: the same search described anew, where a command is repeated. Raises ValueError if it is another,
+    or if anything shall change.
     """
+    if changes:
+        raise ValueError(
+            f"a search goes on as it began, without {' '.join(changes)}: start a new one instead"
+        )
     folder = folder.resolve()
     tree = read_yaml((folder / SEARCH).read_text(), where=str(folder / SEARCH))
     if asked is not None and asked != tree:
