@@ -94,7 +94,7 @@ def _search(arm: str, seed: int, asked: argparse.Namespace) -> None:
         f"metric={METRIC}",
     ]
     given = [f"preset={PRESET}", f"data={asked.shards}", "scheduler=none", "at_once=1", *SMALL]
-    _raymask("tune", space, *search, *lengths, *named, *given)
+    _raymask("tune", space, *search, *lengths, *named, *given, *SMALL)
 
 
 def _train(what: str, folder: Path, changes: Sequence[str], asked: argparse.Namespace) -> None:
@@ -152,7 +152,7 @@ def _row(arm: str, seed: int, asked: argparse.Namespace) -> str:
 
 
 def _correlations(found: Sequence[dict]) -> Iterator[str]:
-    """Spearman's rank correlation of each label-free metric with k-NN, over all trials and within a search."""
+    """Spearman's rank correlation of each label-free metric with k-NN, over all trials and by search."""
     searches = [[trial["metrics"] for trial in tree["trials"] if trial["state"] == "done"] for tree in found]
     every = [metrics for search in searches for metrics in search]
     if len(every) < 3:

@@ -13,11 +13,8 @@ from raymask.distributed.proposals import Proposer
 from raymask.distributed.space import configure, names, open_space
 
 CASES = [(name, preset) for name in names() for preset in open_space(name).presets]
-SEARCHED = (
-    "mask_ratio guidance ratio_schedule guidance_schedule strategy maskedkd_budget dmjd_views optimiser".split()
-)
-    "mask_ratio guidance ratio_schedule guidance_schedule strategy maskedkd_budget dmjd_views optimiser"
-)
+SEARCHED = ["mask_ratio", "guidance", "ratio_schedule", "guidance_schedule", "strategy"]
+SEARCHED += ["maskedkd_budget", "dmjd_views", "optimiser"]
 
 
 @pytest.fixture(scope="module")
