@@ -1,0 +1,93 @@
+"""The files of `ray up` are what Ray's own launcher accepts; nobody is asked over the network."""
+
+import copy
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.files import RAY_UP, documents
+
+each = pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch):
+    """Whoever opens a connection fails."""
+
+    def refused(*arguments: object) -> None:
+        raise AssertionError(f"a connection was opened: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+
+
+def check(config: dict[str, Any]) -> dict[str, Any]:
+    """The complete config, as the launcher sees it. Raises ValidationError (Ray 2.60, a private function)."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    return prepared
+
+
+@each
+def test_the_launcher_accepts_the_file(path: Path):
+    prepared = check(documents(path)[0])
+    assert prepared["max_workers"] == 8 and prepared["head_node_type"] in prepared["available_node_types"]
+
+
+def change(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy with `value` at a dotted path."""
+    changed = copy.deepcopy(config)
+    here = changed
+    *above, last = key.split(".")
+    for part in above:
+        here = here[part]
+    here[last] = value
+    return changed
+
+
+TYPOS = {
+    "max_worker": 3,
+    "max_workers": "eight",
+    "docker.imgae": "x",
+    "available_node_types.gpu.min_worker": 1,
+    "available_node_types.gpu.resources": {"GPU": "one"},
+    "auth.ssh_usr": "ubuntu",
+    "head_node_type": "haed",
+    "idle_timeout_minutes": "ten",
+}
+
+
+@each
+@pytest.mark.parametrize(("key", "value"), TYPOS.items(), ids=TYPOS)
+def test_a_planted_typo_is_found(path: Path, key: str, value: Any):
+    with pytest.raises(Exception, match=r".+"):
+        check(change(documents(path)[0], key, value))
+
+
+@each
+def test_every_node_asks_for_the_token_and_none_shows_its_dashboard_to_the_world(path: Path):
+    config = documents(path)[0]
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    assert "chmod 600 /home/ray/.ray/auth_token" in config["setup_commands"]
+    (head,) = [line for line in config["head_start_ray_commands"] if "--head" in line]
+    assert "--dashboard-host=127.0.0.1" in head and "--num-cpus=0" in head
+
+
+@each
+def test_gpu_nodes_are_on_spot_and_the_head_is_not(path: Path):
+    types = documents(path)[0]["available_node_types"]
+    assert "spot" in str(types["gpu"]["node_config"]).lower()
+    assert "spot" not in str(types["head"]["node_config"]).lower()
+    assert types["gpu"]["min_workers"] == 0 < types["gpu"]["max_workers"]
+
+
+@each
+def test_the_shared_file_system_is_mounted_on_the_host_and_given_to_the_container(path: Path):
+    config = documents(path)[0]
+    assert any("mountpoint -q /mnt/shared || sudo mount" in line for line in config["initialization_commands"])
+    assert "--volume /mnt/shared:/mnt/shared" in config["docker"]["run_options"]
