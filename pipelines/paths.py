@@ -10,31 +10,36 @@ from pipelines.remote.opening import find, read_text
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import is_remote, local, public
 
+DEFAULT_CACHE = Cache()
 MOST = 10_000_000  # files that one pair of braces may stand for
 
 
-def expand(path: str, *, pipes: Cache | None = None, inside: tuple[str, ...] = ()) -> list[str]:
+def expand(
+    path: str, *, cache: Cache = DEFAULT_CACHE, allow_pipe: bool = False, inside: tuple[str, ...] = ()
+) -> list[str]:
     """The files that a path names: `@file` lists, `{000..012}` and `{a,b}` braces, `*`, `?` and `[` globs.
 
-    pipes: where the output of `pipe:COMMAND` is kept; none: such commands are refused
+    cache: how patiently URLs are asked, and where the output of `pipe:COMMAND` is kept, if `allow_pipe`
     inside: the lists that led here
     """
     if path.startswith(PIPE):
-        if pipes is None:
+        if not allow_pipe:
             raise ValueError(
                 f"{_shown(path)} would run a shell command: pipes are refused, give the tars themselves, "
                 "or set data.allow_pipe=true (to pack: allow_pipe=true) if you trust whoever wrote it"
             )
-        return [str(spool(one, pipes)) for one in _braces(path, words=False)]
+        return [str(spool(one, cache)) for one in _braces(path, words=False)]
     path = local(path)
     if is_remote(path):
-        return [name for one in _braces(path) for name in find(one)]
+        return [name for one in _braces(path) for name in find(one, seconds=cache.opening)]
     if path.startswith("@"):
         if path in inside:
             raise ValueError(f"the list of shards {public(path[1:])} leads to itself, in a circle")
-        lines = [line.strip() for line in _text(path[1:]).splitlines()]
+        lines = [line.strip() for line in _text(path[1:], cache).splitlines()]
         named = [line for line in lines if line and not line.startswith("#")]
-        return [name for line in named for name in expand(line, pipes=pipes, inside=(*inside, path))]
+        below = (*inside, path)
+        found = (expand(line, cache=cache, allow_pipe=allow_pipe, inside=below) for line in named)
+        return [name for names in found for name in names]
     if Path(path).exists():
         return [path]
     found = [name for one in _braces(path) for name in (_glob(one) if glob.has_magic(one) else [one])]
@@ -48,9 +53,9 @@ def _shown(command: str) -> str:
     return repr(" ".join([*command.split()[:1], *["..."] * (len(command.split()) > 1)]))
 
 
-def _text(path: str) -> str:
+def _text(path: str, cache: Cache) -> str:
     try:
-        return read_text(path) if is_remote(path) else Path(local(path)).read_text()
+        return read_text(path, seconds=cache.opening) if is_remote(path) else Path(local(path)).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the list of shards {public(path)} cannot be read: {error}") from None
 

@@ -22,7 +22,7 @@ from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
-from pipelines.paths import expand
+from pipelines.paths import DEFAULT_CACHE, expand
 from pipelines.remote.opening import open_remote
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import is_remote, is_shard, public
@@ -33,7 +33,6 @@ __all__ = ["ShardError", "Source", "expand", "only", "open_source", "open_splits
 
 Path_ = str | Path
 SHARDS = (TAR, BETON)
-DEFAULT_CACHE = Cache()
 
 
 class Source(Protocol):
@@ -109,7 +108,7 @@ def open_splits(
     paths = [str(p) for p in ([path] if isinstance(path, str | Path) else path)]
     if not paths:
         raise ValueError("the list of data paths is empty: give at least one")
-    files = [name for p in paths for name in expand(p, pipes=cache if allow_pipe else None)]
+    files = [name for p in paths for name in expand(p, cache=cache, allow_pipe=allow_pipe)]
     remote = [name for name in files if is_remote(name)]
     if len(remote) == len(files) and (len(files) == 1 or all(is_shard(name) for name in files)):
         return dict(open_remote(files, cache))

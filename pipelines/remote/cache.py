@@ -51,7 +51,7 @@ class ShardCache:
 
     def __init__(self, settings: Cache) -> None:
         self.folder, self.bound = settings.path, settings.bytes
-        self.patience, self.fetches = settings.patience, settings.fetches
+        self.patience, self.opening, self.fetches = settings.patience, settings.opening, settings.fetches
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._locked():

@@ -20,7 +20,6 @@ from pipelines.remote.wanted import Wanted
 T = TypeVar("T")
 
 SPLITS = ("train", "val", "test")
-PATIENCE = 30.0  # seconds; a wrong address should show soon, while nobody has left yet
 
 
 def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]:
@@ -34,35 +33,38 @@ def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]
     parts = {split: _open_packed(below(folder, split), cache) for split in SPLITS}
     if found := {split: part for split, part in parts.items() if part is not None}:
         return found
-    if shards := _ask(folder, lambda: store.shards_in(folder), default=list[str]()):
+    if shards := _ask(folder, lambda: store.shards_in(folder), seconds=settings.opening, default=list[str]()):
         if len({name_of(url).rpartition(".")[2] for url in shards}) > 1:
             raise ValueError(f"{public(folder)} holds tars and betons: name one kind by a glob")
         return {"": _open_shards(shards, cache)}
-    _ask(folder, lambda: store.granted(below(folder, NAME)))
+    _ask(folder, lambda: store.granted(below(folder, NAME)), seconds=settings.opening)
     raise ValueError(
         f"{public(folder)} is no packed data set (there is no {NAME}), no folder of shards and no shard: "
         "images behind URLs must be in shards, `raymask pack` makes them"
     )
 
 
-def find(pattern: str) -> list[str]:
-    """The URLs that a URL with `*` names. Raises ValueError where there are none."""
+def find(pattern: str, *, seconds: float) -> list[str]:
+    """The URLs that a URL with `*` names; its server may be out of reach for `seconds`.
+
+    Raises ValueError where there are none.
+    """
     if "*" not in public(pattern):
         return [pattern]
-    if found := _ask(pattern, lambda: store.listing(pattern), default=list[str]()):
+    if found := _ask(pattern, lambda: store.listing(pattern), seconds=seconds, default=list[str]()):
         return found
     raise ValueError(f"no file matches {public(pattern)}")
 
 
-def read_text(url: str) -> str:
-    """A small text file behind a URL. Raises ValueError."""
-    return _ask(url, lambda: store.read(url)).decode("utf-8")
+def read_text(url: str, *, seconds: float) -> str:
+    """A small text file behind a URL, whose server may be out of reach for `seconds`. Raises ValueError."""
+    return _ask(url, lambda: store.read(url), seconds=seconds).decode("utf-8")
 
 
 def _open_packed(folder: str, cache: ShardCache) -> RemoteShards | None:
     """The data set that `pack` wrote, or None. Nothing is asked about its shards before they are read."""
     where = below(folder, NAME)
-    text = _ask(where, lambda: store.read(where), default=b"")
+    text = _ask(where, lambda: store.read(where), seconds=cache.opening, default=b"")
     if not text:
         return None
     manifest = parse_manifest(text, public(where))
@@ -82,7 +84,7 @@ def _open_shards(urls: Sequence[str], cache: ShardCache) -> RemoteShards:
     indexes, never = RemoteIndexes(cache), threading.Event()
 
     def look(url: str) -> tuple[Wanted, ShardIndex]:
-        stamp = _ask(url, lambda: store.stamp(url))
+        stamp = _ask(url, lambda: store.stamp(url), seconds=cache.opening)
         wanted = Wanted(url, stamp.size, tag=stamp.tag)
         index = indexes.of(wanted, stop=never)
         checksum = index.checksum if index.checksum.startswith(HASHED) else ""
@@ -101,11 +103,12 @@ def _open_shards(urls: Sequence[str], cache: ShardCache) -> RemoteShards:
     )
 
 
-def _ask(url: str, action: Callable[[], T], *, default: T | None = None) -> T:
+def _ask(url: str, action: Callable[[], T], *, seconds: float, default: T | None = None) -> T:
     """What `action` gives, or `default` where nothing is there. Raises ValueError."""
     try:
-        return patiently(action, url, seconds=PATIENCE)
+        return patiently(action, url, seconds=seconds)
     except Failure as failure:
         if failure.missing and default is not None:
             return default
-        raise ValueError(f"{public(url)} cannot be opened: {failure.reason}") from None
+        hint = "" if failure.final else "; data.cache.opening says for how many seconds to try"
+        raise ValueError(f"{public(url)} cannot be opened: {failure.reason}{hint}") from None

@@ -16,12 +16,14 @@ class Cache(Settings):
     gb: their size together, in 10^9 bytes, at most; what is needed last goes first
     fetches: shards that are fetched at once
     patience: seconds for which one shard may fail to make progress before the run stops
+    opening: seconds for which a server may be out of reach as a data set is opened
     """
 
     folder: str | None = None
     gb: float = Field(default=50, gt=0)
     fetches: int = Field(default=8, ge=1)
     patience: float = Field(default=600, ge=0)
+    opening: float = Field(default=30, ge=0)
 
     @model_validator(mode="before")
     @classmethod

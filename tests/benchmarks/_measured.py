@@ -76,14 +76,20 @@ def core_seconds(photos: str, mode: str, images: int) -> float:
 
 
 def index_bytes(photos: str) -> tuple[float, float]:
-    """Bytes of the indexes for each image, and of dataset.json for each shard."""
-    with tempfile.TemporaryDirectory() as folder:
-        pack(photos, Path(folder) / "shards", Packing(shard_images=16))
-        shards = sorted((Path(folder) / "shards").rglob("*.tar"))
-        images = sum(open_source(shard).shard_sizes.sum() for shard in shards)
-        index = sum(index_path(shard).stat().st_size for shard in shards)
-        manifest = next((Path(folder) / "shards").rglob(NAME)).stat().st_size
-        return index / images, manifest / len(shards)
+    """Bytes of an index for each image, and of dataset.json for each shard, by shards of two sizes."""
+    indexes, manifests = {}, {}
+    for images in (16, 128):
+        with tempfile.TemporaryDirectory() as folder:
+            pack(photos, Path(folder) / "shards", Packing(shard_images=images))
+            shards = sorted((Path(folder) / "shards").rglob("*.tar"))
+            indexes[images] = index_path(shards[0]).stat().st_size
+            manifests[len(shards)] = next((Path(folder) / "shards").rglob(NAME)).stat().st_size
+    return _slope(indexes), _slope(manifests)
+
+
+def _slope(found: dict[int, int]) -> float:
+    (few, small), (many, large) = sorted(found.items())
+    return (large - small) / (many - few)
 
 
 def written(folder: Path) -> float:

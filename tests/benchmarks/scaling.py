@@ -126,7 +126,7 @@ def checkpoints(found: Measured) -> str:
         "backbone",
         "head",
         "checkpoint",
-        *(f"written by {ranks:,} nodes" for ranks in (1, 8, 128)),
+        *(f"written by {ranks:,} node{'s' * (ranks > 1)}" for ranks in (1, 8, 128)),
     ]
     rows = []
     for name in MODELS:

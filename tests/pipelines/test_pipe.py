@@ -41,8 +41,8 @@ def test_number_ranges_in_a_command_are_spelt_out_and_other_braces_are_the_shell
     command = (
         f"pipe:cat {tmp_path}/a-{{0..2}}.tar | awk '{{print}}' > /dev/null; cat {tmp_path}/a-{{0..2}}.tar"
     )
-    assert len(expand(f"pipe:cat {tmp_path}/a-{{0..2}}.tar | cat", pipes=cache)) == 3
-    assert len(expand(command, pipes=cache)) == 9
+    assert len(expand(f"pipe:cat {tmp_path}/a-{{0..2}}.tar | cat", cache=cache, allow_pipe=True)) == 3
+    assert len(expand(command, cache=cache, allow_pipe=True)) == 9
     assert len(open_source(f"pipe:cat {tmp_path}/a-{{0..2}}.tar", cache=cache, allow_pipe=True)) == 6
 
 

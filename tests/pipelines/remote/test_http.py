@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ import pytest
 from pipelines.pack import pack
 from pipelines.plan import Packing
 from pipelines.remote import download, retry, store
+from pipelines.remote.settings import Cache
 from pipelines.source import ShardError, open_source
 from pipelines.verify import Verify, verify
 from tests.pipelines.remote.server import FAULTS, Reply, serving
@@ -50,6 +52,19 @@ def test_a_packed_folder_opens_with_one_request_and_reads_no_more_than_it_needs(
         assert {path for _, path in server.asked if path.endswith(".tar")} == {
             "/set/" + source.shards[0].name
         }
+
+
+def test_a_server_out_of_reach_is_waited_for_as_long_as_is_asked(tmp_path):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/set"
+        for path in (url, f"{url}/*.tar", f"@{url}.txt"):
+            begun = time.monotonic()
+            with pytest.raises(
+                ValueError, match=r"cannot be opened: no connection.*data\.cache\.opening says"
+            ):
+                open_source(path, cache=Cache(folder=str(tmp_path), opening=0.3))
+            assert 0.3 <= time.monotonic() - begun < 10
 
 
 def test_a_cut_connection_is_resumed_where_it_broke(bucket, tmp_path):
