@@ -69,17 +69,20 @@ def mix_tokens(
 
 
 @torch.no_grad()
-def cls_row(query: Queries, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
-    """What the first token attends to, per head: one softmax row, in float32 or better, without gradient.
+def cls_row(query: Queries, key: Heads, scale: float, *, asking: int | None = 1) -> Float[Tensor, "b h t"]:
+    """What the first `asking` tokens (None: all) attend to on average, per head: a softmax row a token, in
+    float32 or better, without gradient.
 
     Half precision would tie neighbouring scores and so change which patches are hidden.
     """
-    return learned_cls_row(query, key, scale)
+    return learned_cls_row(query, key, scale, asking=asking)
 
 
-def learned_cls_row(query: Queries, key: Heads, scale: float) -> Float[Tensor, "b h t"]:
+def learned_cls_row(
+    query: Queries, key: Heads, scale: float, *, asking: int | None = 1
+) -> Float[Tensor, "b h t"]:
     """The same row with its gradient, for those who are to attend as another does."""
     wide = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        scores = (query[:, :, :1].to(wide) * scale) @ key.to(wide).transpose(-2, -1)
-        return scores.softmax(dim=-1)[:, :, 0]
+        scores = (query[:, :, :asking].to(wide) * scale) @ key.to(wide).transpose(-2, -1)
+        return scores.softmax(dim=-1).mean(2)

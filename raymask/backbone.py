@@ -20,9 +20,10 @@ from raymask.positions import Grid, resample
 class Extras(TypedDict, total=False):
     """What a forward pass gives beside its tokens.
 
-    cls: [CLS] of the last `last` blocks, first to last, each after the final norm, [b, d]
+    cls: [CLS] of the last `last` blocks, first to last, each after the final norm, [b, d]; without a class
+        token the mean patch
     attention: what [CLS] attends to among the patches, mean over heads, [b, n or k]; without gradient, unless
-        asked for with it
+        asked for with it. Without a class token what all tokens attend to on average
     attention_heads: the same for each head, [b, heads, n or k]
     blocks: tokens as the blocks asked for left them, before the final norm, [b, t, d]
     """
@@ -36,6 +37,8 @@ class Extras(TypedDict, total=False):
 class VisionBackbone(nn.Module):
     """A timm `VisionTransformer` with mask token, token dropping, drop path by argument, [CLS] attention."""
 
+    attends = True  # whether it tells what it attends to
+
     def __init__(self, vit: VisionTransformer, *, drop_path: float = 0.0, mask_token: bool = False) -> None:
         super().__init__()
         self.vit = vit
@@ -43,6 +46,7 @@ class VisionBackbone(nn.Module):
         self.patch_size: tuple[int, int] = vit.patch_embed.patch_size
         self.native: Grid = vit.patch_embed.grid_size
         self.prefix: int = vit.num_prefix_tokens
+        self.has_cls = vit.cls_token is not None
         self.dim: int = vit.embed_dim
         # float32 as in the official code: 0.15 becomes 0.15000000596
         self.rates = torch.linspace(0, drop_path, len(vit.blocks), dtype=torch.float32).tolist()
@@ -72,6 +76,7 @@ class VisionBackbone(nn.Module):
         attention: bool = False,
         attention_block: int = -1,
         attention_gradient: bool = False,
+        attention_tokens: int = 1,
         last: int = 1,
         blocks: tuple[int, ...] = (),
         patches: bool = True,
@@ -82,7 +87,7 @@ class VisionBackbone(nn.Module):
         visible: only these patches are computed, each with the position of its place
         drop: uniform draws for drop path (block, attention or MLP branch, image); None drops nothing
         attention, attention_block: ask for the [CLS] attention of that block (negative: from the end);
-            attention_gradient: as part of the graph
+            attention_gradient: as part of the graph; attention_tokens: on average over so many prefix tokens
         last: how many blocks' [CLS] to give; blocks: the blocks whose raw tokens to give
         patches: False where only [CLS] is wanted. The last block, whose patches then reach nobody, computes
             queries, projection and MLP of the prefix alone: the same [CLS], a twelfth of a ViT-S less work
@@ -95,20 +100,25 @@ class VisionBackbone(nn.Module):
             asks = attention and index == attention_block % self.depth
             tokens, row = block.run(
                 tokens,
-                queries=None if patches or index < self.depth - 1 else self.prefix,
+                queries=None if patches or index < self.depth - 1 or not self.has_cls else self.prefix,
                 row=("learned" if attention_gradient else "fixed") if asks else None,
+                asking=attention_tokens if self.has_cls else None,
                 scale=None if scales is None or self.rates[index] == 0 else scales[index],
             )
             if row is not None:
                 row = row[:, :, self.prefix :]
                 extras["attention_heads"], extras["attention"] = row, row.mean(1)
             if self.depth - last <= index < self.depth - 1:
-                extras["cls"].append(self.vit.norm(tokens[:, 0]))
+                extras["cls"].append(self.feature(self.vit.norm(tokens)))
             if index in blocks:
                 extras["blocks"].append(tokens)
         tokens = self.vit.norm(tokens)
-        extras["cls"].append(tokens[:, 0])
+        extras["cls"].append(self.feature(tokens))
         return tokens, extras
+
+    def feature(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b d"]:
+        """What stands for the image: [CLS], or without one the mean patch."""
+        return tokens[:, 0] if self.has_cls else tokens[:, self.prefix :].mean(1)
 
     def embed(
         self,
@@ -148,9 +158,9 @@ class VisionBackbone(nn.Module):
         """The prefix tokens with their positions, and the positions of the patches of a grid."""
         vit = self.vit
         tokens = [getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token")]
-        front = torch.cat([token[0] for token in tokens if token is not None])
         assert vit.pos_embed is not None
         table = vit.pos_embed[0]
+        front = torch.cat([table[:0], *(token[0] for token in tokens if token is not None)])
         own = 0 if vit.no_embed_class else self.prefix
         if own:
             front = front + table[:own]

@@ -10,10 +10,14 @@ from raymask.backbone import VisionBackbone
 
 
 class Classifier(nn.Module):
-    """Linear classifiers of [CLS] and, where the network has one, of the distillation token."""
+    """Linear classifiers of [CLS] and, where the network has one, of the distillation token.
 
-    def __init__(self, dim: int, classes: int, *, distilled: bool) -> None:
+    pooled: of a network without [CLS], how many tokens stand before the patches whose mean takes its place
+    """
+
+    def __init__(self, dim: int, classes: int, *, distilled: bool, pooled: int | None = None) -> None:
         super().__init__()
+        self.pooled = pooled
         self.cls = nn.Linear(dim, classes)
         self.dist = nn.Linear(dim, classes) if distilled else None
         for layer in (self.cls, self.dist):
@@ -23,7 +27,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "r t d"]) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
         """What learns from labels, and what learns from a teacher: the same without a second token."""
-        logits = self.cls(tokens[:, 0])
+        logits = self.cls(tokens[:, 0] if self.pooled is None else tokens[:, self.pooled :].mean(1))
         return logits, logits if self.dist is None else self.dist(tokens[:, 1])
 
 
@@ -31,7 +35,13 @@ def classifier(backbone: VisionBackbone, classes: int, *, seed: int) -> Classifi
     """The classifiers that fit a backbone; the weights are a function of the arguments alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Classifier(backbone.dim, classes, distilled=hasattr(backbone.vit, "dist_token"))
+        pooled = None if backbone.has_cls else backbone.prefix
+        return Classifier(backbone.dim, classes, distilled=is_distilled(backbone), pooled=pooled)
+
+
+def is_distilled(backbone: VisionBackbone) -> bool:
+    """Whether a network has a distillation token."""
+    return hasattr(backbone.vit, "dist_token")
 
 
 @torch.no_grad()

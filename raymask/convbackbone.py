@@ -20,12 +20,14 @@ Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 class ConvVisionBackbone(VisionBackbone):
     """A ConvViT in the place of a timm network: it drops patches and has no class or mask token."""
 
+    attends = False
+
     vit: ConvViT  # type: ignore[assignment]  # the one part in which it is no timm network
 
     def __init__(self, vit: ConvViT) -> None:
         nn.Module.__init__(self)  # the parent's constructor reads what only timm's networks have
         self.vit = vit
-        self.mask_token, self.prefix = None, 0
+        self.mask_token, self.prefix, self.has_cls = None, 0, False
         self.patch_size, self.native, self.dim = vit.patch_size, vit.native, vit.dim
         self.rates = [0.0] * self.depth  # the recipes train without drop path
 
@@ -48,6 +50,7 @@ class ConvVisionBackbone(VisionBackbone):
         attention: bool = False,
         attention_block: int = -1,
         attention_gradient: bool = False,
+        attention_tokens: int = 1,
         last: int = 1,
         blocks: tuple[int, ...] = (),
         patches: bool = True,

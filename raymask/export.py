@@ -76,7 +76,7 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
         "architecture": settings.name.split(".")[0],
         "num_classes": 0,
         "num_features": vit.num_features,
-        "global_pool": "token",
+        "global_pool": vit.global_pool,
         "model_args": arguments(settings),
         "pretrained_cfg": {
             "input_size": [3, height, width],

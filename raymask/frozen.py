@@ -1,7 +1,7 @@
 """Which frozen network teaches or chooses, and how it is built: a timm name, or what an earlier run left."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -10,12 +10,16 @@ from timm.models import is_model_in_modules
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.settings import Settings
 from raymask.state import part, tensors
 from raymask.teachers import Frozen
 from raymask.trained import EXPORT_CONFIG, load_strictly, open_trained
 
 Size = tuple[int, int]
+Colour = tuple[float, float, float]
+Colours = tuple[Colour, Colour]  # mean and deviation of levels in 0..1, per channel
+IMAGENET: Colours = (IMAGENET_MEAN, IMAGENET_STD)
 
 
 class FrozenNetwork(Settings):
@@ -26,6 +30,8 @@ class FrozenNetwork(Settings):
     weights: a file of safetensors under timm's names; or a run or checkpoint, whose student teaches (and to
         choose patches also one without labels, or an export), which says by itself what network it is
     image_size: pixels a side that this network sees; None: what the student sees
+    normalisation: images come as the student gets them (the released code), or normalised as this network was
+        trained on them
     patch_size, dim, depth, heads: where a VisionTransformer differs from its name
     """
 
@@ -33,6 +39,7 @@ class FrozenNetwork(Settings):
     pretrained: bool = False
     weights: str | None = None
     image_size: int | Size | None = None
+    normalisation: Literal["crops", "own"] = "crops"
     patch_size: int | None = Field(default=None, ge=1)
     dim: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=1)
@@ -49,8 +56,14 @@ class FrozenNetwork(Settings):
         """Whether nothing was ever learned: its logits are noise, good for a trial of the machinery only."""
         return not (self.pretrained or self.weights)
 
-    def build(self, *, image_size: Size, seed: int, classes: int | None) -> Frozen:
-        """The network, frozen. `classes`: what its logits stand for; None where only attention is asked."""
+    def build(
+        self, *, image_size: Size, seed: int, classes: int | None, colours: Colours = IMAGENET
+    ) -> Frozen:
+        """The network, frozen.
+
+        classes: what its logits stand for; None where only attention is asked
+        image_size, colours: pixels a side of the images that come, and how they are normalised
+        """
         size = _pair(self.image_size) or image_size
         if self.weights and Path(self.weights).is_dir():
             folder = Path(self.weights)
@@ -65,7 +78,32 @@ class FrozenNetwork(Settings):
                 f"the teacher tells {has} classes apart, but the student and the data have {classes}: "
                 "a teacher must have learned the same classes"
             )
-        return Frozen(network, image_size=size if size != image_size else None)
+        own = recolouring(colours, self._known_colours()) if self.normalisation == "own" else None
+        return Frozen(network, image_size=size if size != image_size else None, colours=own)
+
+    def remarks(self, name: str, *, colours: Colours) -> list[str]:
+        """A sentence where a network that is `name` in the config learned nothing, or from other colours."""
+        if self.is_untrained:
+            return [
+                "the teacher is untrained: its logits are noise, good for a trial of the machinery only; "
+                f"give {name}.weights=RUN of a run that learned labels, or {name}.pretrained=true"
+            ]
+        mean, std = self._known_colours()
+        same = all(abs(a - b) < 1e-3 for a, b in zip((*mean, *std), (*colours[0], *colours[1])))
+        if same or self.normalisation == "own":
+            return []
+        return [
+            f"{name} learned from images of mean {mean} and deviation {std}, and gets those of data.crops, "
+            f"as in the released code: {name}.normalisation=own gives it its own"
+        ]
+
+    def _known_colours(self) -> Colours:
+        """How the images were normalised that this network was trained on."""
+        if self.weights and Path(self.weights).is_dir():
+            crops = open_trained(self.weights).config.data.crops
+            return crops.mean, crops.std
+        known: Any = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+        return IMAGENET if known is None else (known.mean, known.std)
 
     def _from_timm(self, size: Size, seed: int, classes: int | None) -> nn.Module:
         if not timm.is_model(self.name.split(".")[0]):
@@ -83,6 +121,15 @@ class FrozenNetwork(Settings):
         if state is not None:
             load_strictly(network, state, where=Path(self.weights or ""))
         return network
+
+
+def recolouring(ours: Colours, theirs: Colours) -> tuple[Tensor, Tensor]:
+    """Factor and offset that turn images normalised our way into theirs."""
+    (mean, std), (their_mean, their_std) = (
+        [torch.tensor(c, dtype=torch.float64).view(3, 1, 1) for c in pair] for pair in (ours, theirs)
+    )
+    factor, offset = std / their_std, (mean - their_mean) / their_std
+    return factor.float(), offset.float()
 
 
 def backbone_of(folder: Path) -> VisionTransformer:

@@ -25,18 +25,22 @@ class Layer(Block):
         *,
         queries: int | None = None,
         row: Row | None = None,
+        asking: int | None = 1,
         scale: Float[Tensor, "2 b"] | None = None,
     ) -> tuple[Float[Tensor, "b q d"], Float[Tensor, "b h t"] | None]:
-        """The tokens that leave the block, and the attention of the first token for each head if asked for.
+        """The tokens that leave the block, and what the first token attends to, for each head, if asked for.
 
-        queries: only the first so many tokens ask and leave; row: its attention, without its gradient or with
-        it; scale: what the attention and MLP branches of each image are multiplied by (drop path)
+        queries: only the first so many tokens ask and leave
+        row: that attention, without its gradient or with it, on average over the first `asking` tokens (None:
+            all)
+        scale: what the attention and MLP branches of each image are multiplied by (drop path)
         """
         layer: Any = self.attn  # timm types it as a bare module
         heads = project(layer, normed := self.norm1(tokens), queries=queries)
         attended = None
         if row is not None:
-            attended = (learned_cls_row if row == "learned" else cls_row)(heads[0], heads[1], layer.scale)
+            attend_from = learned_cls_row if row == "learned" else cls_row
+            attended = attend_from(heads[0], heads[1], layer.scale, asking=asking)
         if queries is not None:
             tokens, normed = tokens[:, :queries], normed[:, :queries]
         tokens = _add(tokens, self.ls1(mix_tokens(layer, normed, heads)), scale, 0)

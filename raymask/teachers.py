@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from timm.layers import Attention, PatchEmbed
+from timm.layers import PatchEmbed
 from timm.models.cait import Cait
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymask.attention import cls_row, project
+from raymask.frozen_attention import attention_row, cait_attention
 
 # b: images   h, w: pixels   n: patches   kept: patches that stay   c: classes   d: width   t: tokens of a
 # block
@@ -39,10 +39,23 @@ class Seen:
 class Frozen(nn.Module):
     """A network that is never trained: always in evaluation mode, without gradients."""
 
-    def __init__(self, network: nn.Module, *, image_size: tuple[int, int] | None = None) -> None:
+    factor: Float[Tensor, "3 1 1"]
+    offset: Float[Tensor, "3 1 1"]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        image_size: tuple[int, int] | None = None,
+        colours: tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]] | None = None,
+    ) -> None:
+        """`image_size`, `colours` (factor, offset): what images become before this network sees them."""
         super().__init__()
         self.network: Any = network.eval().requires_grad_(False)
         self.image_size = image_size
+        self.recolours = colours is not None
+        for name, value in zip(("factor", "offset"), colours or (torch.ones(3, 1, 1), torch.zeros(3, 1, 1))):
+            self.register_buffer(name, value, persistent=False)
 
     def train(self, mode: bool = True) -> "Frozen":
         """Stays in evaluation mode: drop path and dropout are for those who learn."""
@@ -76,6 +89,7 @@ class Frozen(nn.Module):
         return cls_attention(self.network, self._fitted(images))
 
     def _fitted(self, images: Tensor) -> Tensor:
+        images = images * self.factor + self.offset if self.recolours else images
         if self.image_size is None or tuple(images.shape[-2:]) == self.image_size:
             return images
         return functional.interpolate(images, size=self.image_size, mode="bicubic", antialias=True)
@@ -153,7 +167,7 @@ def _look_through_cait(
     )
     patches, kept = _through(cait.blocks, patches, layers=layers, prefix=0)
     # [CLS] joins only now, in the class-attention blocks.
-    row = _cait_attention(cait, patches) if attention else None
+    row = cait_attention(cait, patches) if attention else None
     logits = cait.forward_head(cait.norm(cait.forward_cls(patches)))
     return Seen(logits, tuple(kept[layer] for layer in layers), row)
 
@@ -223,38 +237,8 @@ def cls_attention(network: nn.Module, images: Float[Tensor, "b 3 h w"]) -> Float
     require_maskable(network)
     if isinstance(network, Cait):
         patches = _embed_patches(network.patch_embed, images, None) + network.pos_embed
-        return _cait_attention(network, network.blocks(patches))
+        return cait_attention(network, network.blocks(patches))
     assert isinstance(network, VisionTransformer)
     tokens = network.blocks[:-1](network.norm_pre(embed(network, images)))
     prefix, cls = network.num_prefix_tokens, network.has_class_token
     return attention_row(network.blocks[-1], tokens, prefix=prefix, cls=cls)
-
-
-def attention_row(
-    block: Any, tokens: Float[Tensor, "b t d"], *, prefix: int, cls: bool = True
-) -> Float[Tensor, "b n"]:
-    """What `block` would attend to among patches: from token 0, or without [CLS] from all on average."""
-    attention = getattr(block, "attn", None)
-    if not isinstance(attention, Attention):
-        raise ValueError(
-            f"{type(attention).__name__} gives no attention of [CLS]: choose another source of scores"
-        )
-    query, key, _ = project(attention, block.norm1(tokens))
-    if cls:
-        return cls_row(query, key, attention.scale).mean(1)[:, prefix:]
-    return torch.softmax(query @ key.mT * attention.scale, dim=-1).mean((1, 2))[:, prefix:]
-
-
-def _cait_attention(cait: Any, patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
-    """From the patches that enter the class-attention blocks."""
-    cls = cait.cls_token.expand(len(patches), -1, -1)
-    *before, last = cait.blocks_token_only
-    for block in before:
-        cls = block(patches, cls)
-    tokens, attention = last.norm1(torch.cat([cls, patches], dim=1)), last.attn
-    query = attention.q(tokens[:, :1]).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-    key = attention.k(tokens).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-    wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(patches.device.type, enabled=False):
-        weights = torch.softmax((query.to(wide) * attention.scale) @ key.to(wide).mT, dim=-1)
-    return weights.mean((1, 2))[:, 1:]

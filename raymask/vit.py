@@ -1,4 +1,4 @@
-"""Which backbone, and how it is built: any timm `VisionTransformer` with a class token."""
+"""Which backbone, and how it is built: any timm `VisionTransformer` with [CLS] or a mean of its patches."""
 
 from difflib import get_close_matches
 from itertools import islice
@@ -156,8 +156,8 @@ def _outline(name: str) -> VisionTransformer:
 
 def _obstacle(vit: VisionTransformer) -> str | None:
     """Why `VisionBackbone` could not run this network as timm does; None if it can."""
-    if vit.cls_token is None:
-        return "has no class token"
+    if vit.cls_token is None and (vit.global_pool != "avg" or not isinstance(vit.fc_norm, nn.Identity)):
+        return "has no class token, and no mean of normalised patches instead"
     if vit.pos_embed is None:
         return "has no learned positions"
     if type(vit.patch_embed) is not PatchEmbed:

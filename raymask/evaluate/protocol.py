@@ -80,7 +80,7 @@ def evaluate(
     settings = evaluation.settings
     linear = final and settings.linear and evaluation.queries is not None
     several = linear and settings.linear_views > 1
-    looks = settings.label_free and backbone.prefix > 0
+    looks = settings.label_free and backbone.attends
     own = extract_share(backbone, evaluation.bank, world=world, dtype=dtype, attention=looks)
     bank = gather(own, world=world, linear=linear and not several)
     results = _health(bank)

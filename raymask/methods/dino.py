@@ -78,6 +78,11 @@ class DinoMethod(Method):
         token = mask.kind == "token" and mask.views != "none"
         body = backbone.build(seed=seed, mask_token=token)
         mask.check_guide(body.depth)
+        if not body.has_cls:
+            raise ValueError(
+                f"method.kind={settings.kind} learns from [CLS], which backbone.name={backbone.name!r} "
+                "has not: choose a ViT with a class token"
+            )
         self.student = DinoNetwork(body, settings.head.build(body.dim, seed=seed))
         teacher = deepcopy(body).requires_grad_(False)
         self.teacher = DinoNetwork(teacher, settings.head.teacher(self.student.head))

@@ -25,6 +25,7 @@ class Keep(Settings):
     count: the same as an exact number, instead of the ratio
     source: whose [CLS] attention gives the scores: the student's own (the method), the teacher's on the whole
         image, another frozen network's (`method.selector`), or nobody's: random
+    row: whose row of the student's attention counts: that of [CLS], or its mean with the distillation token's
     prefer: keep the highest or, as a baseline, the lowest scores
     guidance: 1 follows the scores, 0 is random, between them ranks are mixed with noise
     random_share: share of the kept patches that is drawn from all but the best instead (the paper's Table 5:
@@ -35,6 +36,7 @@ class Keep(Settings):
     ratio: Share | None = None
     count: Schedule | None = None
     source: Literal["student", "teacher", "network", "random"] = "student"
+    row: Literal["cls", "mean"] = "cls"
     prefer: Literal["highest", "lowest"] = "highest"
     guidance: Share = Constant(value=1.0)
     random_share: Share = Constant(value=0.0)

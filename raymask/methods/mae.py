@@ -95,9 +95,10 @@ class MaeMethod(Method):
             self.add_module("teacher", Network(deepcopy(body), nn.Identity()).requires_grad_(False))
             self.width = body.dim
         elif isinstance(settings.target, FrozenTeacher):
-            self.frozen = fitting(
-                settings.target.network.build(image_size=size, seed=seed, classes=None), size, grid
+            frozen = settings.target.network.build(
+                image_size=size, seed=seed, classes=None, colours=(crops.mean, crops.std)
             )
+            self.frozen = fitting(frozen, size, grid)
             self.width = self.frozen.network.embed_dim
         else:
             self.width = settings.target.width(square(body.patch_size))

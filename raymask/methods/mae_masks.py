@@ -36,7 +36,7 @@ def check_masks(mask: Mask, target: Target, body: VisionBackbone, grid: tuple[in
             f"mask.strategy.block={mask.guide_block}, but a frozen network gives the attention of its last "
             "block: set mask.strategy.block=-1"
         )
-    if isinstance(target, Teacher) and not body.prefix:
+    if isinstance(target, Teacher) and not body.attends:
         raise ValueError(
             "ConvViT has no class token whose attention could guide a mask: choose a strategy without "
             "scores, a plain ViT, or method.target.kind=frozen"

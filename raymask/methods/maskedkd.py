@@ -24,7 +24,7 @@ from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
 from raymask.methods.kd_objectives import Attention, Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
-from raymask.methods.maskedkd_masks import check_settings
+from raymask.methods.maskedkd_masks import check_row, check_settings
 from raymask.methods.method import Method, Network
 from raymask.methods.study import Studied, at, attention_at, study, wide
 from raymask.methods.views import draw_masks, drop_path_draws
@@ -74,18 +74,19 @@ class MaskedKDMethod(Method):
         check_settings(settings, mask, crops)
         assert settings.classes is not None
         self.settings, self.mask, self.classes = settings, mask, settings.classes
-        self.views = crops.global_crops.count
+        self.crops, self.views = crops, crops.global_crops.count
         body = backbone.build(seed=seed, mask_token=mask.kind == "token" and mask.views != "none")
         if not isinstance(body, VisionBackbone):
             raise ValueError(
-                f"method.kind=maskedkd needs a student with a class token, which "
-                f"backbone.kind={getattr(backbone, 'kind', None)} has not: choose a plain ViT as backbone"
+                f"method.kind=maskedkd needs a student that attends, which "
+                f"backbone.kind={getattr(backbone, 'kind', None)} does not: choose a plain ViT as backbone"
             )
         image_size = (crops.global_crops.height, crops.global_crops.width)
         body.grid(*image_size)
         self.student = Network(body, classifier(body, self.classes, seed=seed))
         self.teacher, self.selector = self._frozen(image_size, seed=seed)
         self.pairs: Layers = ()
+        check_row(settings, body)
         if not isinstance(settings.objective, Nothing):
             self._check(body, image_size)
 
@@ -93,11 +94,16 @@ class MaskedKDMethod(Method):
         settings = self.settings
         if isinstance(settings.objective, Nothing):
             return Frozen(nn.Identity()), None
-        teacher = settings.teacher.build(image_size=image_size, seed=seed + 1, classes=self.classes)
+        colours = self.crops.mean, self.crops.std
+        teacher = settings.teacher.build(
+            image_size=image_size, seed=seed + 1, classes=self.classes, colours=colours
+        )
         if not settings.keep.is_partial or settings.keep.source != "network":
             return teacher, None
         assert settings.selector is not None
-        return teacher, settings.selector.build(image_size=image_size, seed=seed + 2, classes=None)
+        return teacher, settings.selector.build(
+            image_size=image_size, seed=seed + 2, classes=None, colours=colours
+        )
 
     def _check(self, body: VisionBackbone, image_size: tuple[int, int]) -> None:
         """Refuses before the first step what could never work."""
@@ -176,6 +182,7 @@ class MaskedKDMethod(Method):
             drop=drop_path_draws(backbone, batch, rng, views=range(len(batch.crops["global"]))),
             attention=attends or (keep.is_partial and keep.source == "student"),
             attention_gradient=attends,
+            attention_tokens=2 if keep.row == "mean" else 1,
             blocks=self._layers(0),
         )
 
@@ -226,13 +233,10 @@ class MaskedKDMethod(Method):
         return float(self.views)
 
     def remarks(self) -> list[str]:
-        """Says it where the teacher has learned nothing."""
-        if isinstance(self.settings.objective, Nothing) or not self.settings.teacher.is_untrained:
+        """Says it where the teacher has learned nothing, or from other colours."""
+        if isinstance(self.settings.objective, Nothing):
             return []
-        return [
-            "the teacher is untrained: its logits are noise, good for a trial of the machinery only; "
-            "give method.teacher.weights=RUN of a run that learned labels, or method.teacher.pretrained=true"
-        ]
+        return self.settings.teacher.remarks("method.teacher", colours=(self.crops.mean, self.crops.std))
 
     def update_teacher(self, progress: Progress) -> None:
         """Nothing: the teacher is frozen."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.crops import MultiCrop
+from raymask.backbone import VisionBackbone
+from raymask.classifier import is_distilled
 from raymask.masks import Mask
 from raymask.methods.kd_objectives import Attention, Manifold
 from raymask.methods.views import check_single_views
@@ -36,4 +38,21 @@ def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
     if crops.local_crops.count:
         raise ValueError(
             "method.kind=maskedkd learns from global crops only: set data.crops.local_crops.count=0"
+        )
+
+
+def check_row(settings: MaskedKD, student: VisionBackbone) -> None:
+    """Raises ValueError where the row of attention that is asked for is not there, or not the one meant."""
+    if settings.keep.row == "cls":
+        return
+    if not is_distilled(student):
+        raise ValueError(
+            "method.keep.row=mean averages [CLS] and the distillation token, but the student has only one of "
+            "them: set method.keep.row=cls, or a distilled backbone (deit_tiny_distilled_patch16_224)"
+        )
+    if settings.keep.source != "student" or isinstance(settings.objective, Attention):
+        raise ValueError(
+            f"method.keep.row=mean is for patches that the student chooses, but keep.source="
+            f"{settings.keep.source} and objective.kind={settings.objective.kind} ask for the attention of "
+            "[CLS]: set method.keep.row=cls"
         )

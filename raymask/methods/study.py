@@ -16,8 +16,8 @@ from raymask.masks import Masks, hide_pixels
 class Studied:
     """What came of the pass.
 
-    attention: of [CLS] in the last block, over all patches; 0 for those that the student did not see. With
-        its gradient where that was asked for
+    attention: of the first tokens (`attention_tokens`; 1 is [CLS]) in the last block, over all patches; 0 for
+        those that the student did not see. With its gradient where that was asked for
     layers: patch tokens as the blocks asked for left them, in the order asked
     """
 
@@ -35,6 +35,7 @@ def study(
     drop: Float[Tensor, "depth 2 r"] | None,
     attention: bool,
     attention_gradient: bool = False,
+    attention_tokens: int = 1,
     blocks: tuple[int, ...] = (),
 ) -> Studied:
     """One pass of the student, with its own patches hidden as `kind` says where there are masks."""
@@ -49,6 +50,7 @@ def study(
         drop=drop,
         attention=attention,
         attention_gradient=attention_gradient,
+        attention_tokens=attention_tokens,
         blocks=blocks,
     )
     row = extras.get("attention")

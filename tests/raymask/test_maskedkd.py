@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.batch import Batch
-from pipelines.crops import Crops, LocalCrops, MultiCrop
+from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD, Crops, LocalCrops, MultiCrop
 from raymask.distillation import attention_loss
 from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
@@ -18,7 +18,7 @@ from raymask.mixing import Erasing, Mixing
 from raymask.progress import Progress
 from raymask.schedules import Linear
 from raymask.streams import Rng
-from raymask.teachers import Frozen
+from raymask.teachers import Frozen, cls_attention
 from raymask.vit import Backbone
 
 RNG = Rng(seed=1, step=0)
@@ -76,7 +76,14 @@ def test_every_objective_learns_from_every_choice_of_patches(objective, source):
 
 @pytest.mark.parametrize(
     "name",
-    ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224", "cait_xxs24_224"],
+    [
+        "vit_tiny_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        "deit3_small_patch16_224",
+        "cait_xxs24_224",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_betwixt_patch16_reg4_gap_256",
+    ],
 )
 def test_every_family_of_teachers_can_be_masked(name):
     teacher = FrozenNetwork(name=name, patch_size=8, dim=32, depth=2, heads=2)
@@ -94,6 +101,66 @@ def test_the_teacher_sees_what_the_student_attends_to_most():
     images, visible = calls[0]
     attention = method.student.backbone(images, attention=True)[1]["attention"]
     assert torch.equal(visible, attention.topk(8, dim=1).indices.sort(1).values)
+
+
+def test_a_student_without_class_token_shows_what_its_tokens_attend_to_on_average():
+    method = build(student="vit_base_patch16_gap_224", views=1).eval()
+    with watched(method) as calls:
+        method(batch(views=1), NOW, RNG)["loss"].backward()
+    images, visible = calls[0]
+    attention = cls_attention(method.student.backbone.vit, images)
+    assert torch.equal(visible, attention.topk(8, dim=1).indices.sort(1).values)
+    logits = method.student.head(method.student.backbone(images)[0])[0]
+    expected = method.student.backbone.vit.forward_features(images).mean(1)
+    assert torch.allclose(logits, method.student.head.cls(expected))
+
+
+def test_class_and_distillation_token_choose_together_where_asked_to():
+    student = {"student": "deit_tiny_distilled_patch16_224", "views": 1}
+    chosen = []
+    for row in ("cls", "mean"):
+        method = build(**student, keep=Keep(count=5, row=row)).eval()
+        with watched(method) as calls:
+            method(batch(views=1), NOW, RNG)
+        images, visible = calls[0]
+        body = method.student.backbone
+        _, extras = body(images, attention=True, attention_tokens=2 if row == "mean" else 1)
+        assert torch.equal(visible, extras["attention"].topk(5, dim=1).indices.sort(1).values)
+        chosen.append(visible)
+    assert not torch.equal(*chosen)
+
+
+def test_a_share_of_the_kept_patches_is_drawn_among_the_others():
+    method = build(views=1, keep=Keep(count=8, random_share=Linear(start=0.0, end=1.0))).eval()
+    for step, sure in ((0, 8), (5, 6), (10, 4)):
+        with watched(method) as calls:
+            report = method(batch(views=1), Progress(step, steps=20, steps_per_epoch=2), RNG)
+        images, visible = calls[0]
+        best = method.student.backbone(images, attention=True)[1]["attention"].argsort(1, descending=True)
+        kept = [len(set(row) & set(top[:sure])) for row, top in zip(visible.tolist(), best.tolist())]
+        assert kept == [sure] * len(visible)
+        assert report["mask_ratio"] == 0.5
+
+
+def test_a_teacher_can_have_the_colours_it_was_trained_on():
+    half = FrozenNetwork(name="vit_base_patch16_224.augreg_in1k", patch_size=8, dim=32, depth=2, heads=2)
+    seen = []
+    for normalisation in ("crops", "own"):
+        teacher = half.model_copy(update={"normalisation": normalisation})
+        method = build(teacher=teacher, views=1).eval()
+        method.teacher.network.patch_embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        method.teacher(batch(views=1).crops["global"][0])
+    levels = seen[0] * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    assert torch.allclose(seen[1], (levels - 0.5) / 0.5, atol=1e-5)
+
+
+def test_a_teacher_of_other_colours_is_remarked_on():
+    ours = (IMAGENET_MEAN, IMAGENET_STD)
+    augreg = FrozenNetwork(name="vit_base_patch16_224.augreg_in1k", pretrained=True)
+    (sentence,) = augreg.remarks("method.teacher", colours=ours)
+    assert "mean (0.5, 0.5, 0.5)" in sentence and "method.teacher.normalisation=own" in sentence
+    assert augreg.model_copy(update={"normalisation": "own"}).remarks("method.teacher", colours=ours) == []
+    assert FrozenNetwork(pretrained=True).remarks("method.teacher", colours=ours) == []
 
 
 def test_nothing_calls_no_teacher_and_builds_none():
@@ -241,6 +308,15 @@ def test_half_precision_scores_are_compared_in_single():
         (
             {"teacher": TEACHER.model_copy(update={"patch_size": 4}), "objective": Attention()},
             "same grid",
+        ),
+        ({"keep": Keep(ratio=0.5, row="mean")}, "the student has only one of them"),
+        (
+            {
+                "student": "deit_tiny_distilled_patch16_224",
+                "objective": Attention(),
+                "keep": Keep(ratio=0.5, row="mean"),
+            },
+            "ask for the attention of \\[CLS\\]",
         ),
         (
             {"teacher": FrozenNetwork(name="resnet18"), "objective": Attention(), "keep": Keep()},

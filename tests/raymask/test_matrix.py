@@ -135,7 +135,9 @@ def frozen(settings: FrozenNetwork, image_size: tuple[int, int], classes: int | 
 class SharedFrozen(FrozenNetwork):
     """A tiny frozen network that is built once."""
 
-    def build(self, *, image_size: tuple[int, int], seed: int, classes: int | None) -> nn.Module:
+    def build(
+        self, *, image_size: tuple[int, int], seed: int, classes: int | None, colours: object = None
+    ) -> nn.Module:
         return frozen(self, image_size, classes)
 
 

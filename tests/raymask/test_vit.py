@@ -25,6 +25,7 @@ KINDS = [
     "beit3_base_patch16_224",
     "flexivit_small",
 ]
+POOLED = "vit_base_patch16_gap_224"  # no class token: the mean patch stands for the image
 
 
 def build(*, mask_token=False, seed=0, **changes):
@@ -42,14 +43,14 @@ def images(height=32, width=32, count=2):
     return torch.randn(count, 3, height, width, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, POOLED])
 def test_at_the_native_size_it_is_plain_timm(name):
     backbone = build(name=name)
     tokens, _ = backbone(images())
     torch.testing.assert_close(tokens, backbone.vit.eval().forward_features(images()), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, POOLED])
 def test_dropping_patches_equals_taking_them_out_of_every_attention(name):
     backbone = build(name=name, image_size=48)
     visible = torch.tensor([[0, 3, 7, 8], [1, 2, 10, 11]])
@@ -97,6 +98,37 @@ def test_the_attention_of_any_block_is_the_class_tokens_row_of_its_softmax(block
     torch.testing.assert_close(extras["attention_heads"], full[:, :, 0, 3:], rtol=0, atol=1e-12)
     torch.testing.assert_close(extras["attention"], full[:, :, 0, 3:].mean(1), rtol=0, atol=1e-12)
     assert not extras["attention"].requires_grad
+
+
+def softmax_of_last_block(backbone):
+    """All of its attention, [b, heads, t, t], by timm's own forward."""
+    attention, captured = backbone.vit.blocks[-1].attn, []
+    attention.fused_attn = False
+    hook = attention.attn_drop.register_forward_hook(lambda _module, _given, out: captured.append(out))
+    backbone.vit.eval().forward_features(images())
+    hook.remove()
+    return captured[0]
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_without_a_class_token_the_mean_patch_stands_for_the_image_and_all_tokens_attend(registers):
+    backbone = build(name=POOLED, registers=registers)
+    for patches in (True, False):
+        tokens, extras = backbone(images(), attention=True, last=2, patches=patches)
+        head = backbone.vit.forward_head(tokens, pre_logits=True)
+        torch.testing.assert_close(extras["cls"][-1], head, rtol=0, atol=1e-12)
+        assert len(extras["cls"]) == 2 and not torch.equal(*extras["cls"])
+    expected = softmax_of_last_block(backbone).mean((1, 2))[:, registers:]
+    torch.testing.assert_close(extras["attention"], expected, rtol=0, atol=1e-12)
+
+
+def test_attention_can_be_the_mean_of_class_and_distillation_token():
+    backbone = build(name="deit_tiny_distilled_patch16_224")
+    full = softmax_of_last_block(backbone)
+    for count in (1, 2):
+        _, extras = backbone(images(), attention=True, attention_tokens=count)
+        expected = full[:, :, :count].mean((1, 2))[:, 2:]
+        torch.testing.assert_close(extras["attention"], expected, rtol=0, atol=1e-12)
 
 
 def test_attention_is_float32_under_autocast():
@@ -231,7 +263,8 @@ def test_unreachable_pretrained_weights_are_told_in_one_sentence(monkeypatch, tm
         ({"name": "resnet50"}, "not one of timm's VisionTransformers"),
         ({"name": "swin_tiny_patch4_window7_224"}, "not one of timm's VisionTransformers"),
         ({"name": "vit_smal_patch16_224"}, r"use for instance vit_small_patch"),
-        ({"name": "vit_base_patch16_siglip_224"}, "has no class token; use for instance vit_base_patch16"),
+        ({"name": "vit_base_patch16_siglip_224"}, "has no class token, and no mean of normalised patches"),
+        ({"name": "vit_base_patch16_reg4_gap_256"}, "has no class token, and no mean of normalised patches"),
         ({"name": "vit_base_patch16_xp_224"}, "has blocks of another kind"),
         ({"image_size": 30}, "backbone.patch_size=16 does not divide backbone.image_size=30"),
         ({"image_size": (32, 40)}, "does not divide"),
