@@ -68,6 +68,7 @@ def inquire(search: Search, base: Config, space: Space) -> Inquiry:
         images=search.budget // search.trials,
         checks=search.checks,
         metric=metric,
+        counts=against in ("flops", "teacher_flops"),
         keep_all=search.evolves,
         threads=None,
     )

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from raymask import checkpoint, metrics, run, state
 from raymask.config import Config, change, to_tree, to_yaml
 from raymask.context import LocalContext
 from raymask.device import describe, pick_device, prepare
+from raymask.distributed.counting import count
 from raymask.distributed.lineage import History, as_schedules, extended
 from raymask.distributed.space import Values, configure
 from raymask.distributed.trial_context import NOTE, Pointer, TrialContext, read_pointer
@@ -34,7 +35,8 @@ class Assignment:
 
     tree: the config that all start from; space: name of the space, for messages
     folder: the trials' directories; images: a trial's length; checks: its evaluations
-    metric: what is optimised; keep_all: whether other trials may want every checkpoint; threads: of torch
+    metric: what is optimised; counts: whether multiply-accumulates are counted, too
+    keep_all: whether other trials may want every checkpoint; threads: of torch
     """
 
     tree: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Assignment:
     images: int
     checks: int
     metric: str
+    counts: bool
     keep_all: bool
     threads: int | None
 
@@ -103,12 +106,19 @@ def run_trial(name: str, values: Values, assignment: Assignment, *, moves: bool)
             values=values,
             history=history,
             seconds=start.seconds,
+            costs=_counter(training) if assignment.counts else lambda step: {},
         )
         with _silent():
             fit(training, folder, context)
     del training
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the process may serve another trial
+
+
+def _counter(training: Training) -> Callable[[int], dict[str, float]]:
+    """What the run has cost after so many steps."""
+    cost, plan = count(training), training.plan
+    return lambda step: cost.until(step / plan.steps, step * plan.batch)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ own directory holds everything else, as in a plain process.
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,7 +53,7 @@ class TrialContext:
     An evaluation waits for the checkpoint of its step, so that Tune gets both at once: a population copies
     what it has just judged.
     metric: the name of the value that is optimised; values, history: as of the current start
-    seconds: of the device, before this start
+    seconds: of the device, before this start; costs: what is counted beside it, until a step
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class TrialContext:
         values: Mapping[str, Any],
         history: History,
         seconds: float,
+        costs: Callable[[int], dict[str, float]],
     ) -> None:
         self.local = local
         self.world = local.world
@@ -75,6 +76,7 @@ class TrialContext:
         self.values = dict(values)
         self.history = history
         self.before = seconds
+        self.costs = costs
         self.clock = _clock(local.device.type)
         self.measured: dict[str, float] = {}
 
@@ -121,6 +123,7 @@ class TrialContext:
             "step": step,
             "seconds": seconds,
             "measured": dict(self.measured),
+            "costs": self.costs(step),
             "values": self.values,
             "history": self.history,
         }

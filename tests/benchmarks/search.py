@@ -93,7 +93,7 @@ def _search(arm: str, seed: int, asked: argparse.Namespace) -> None:
         f"run.seed={seed}",
         f"metric={METRIC}",
     ]
-    given = [f"preset={PRESET}", f"data={asked.shards}", "scheduler=none", "at_once=1", *SMALL]
+    given = [f"preset={PRESET}", f"data={asked.shards}", "scheduler=none", "at_once=1"]
     _raymask("tune", space, *search, *lengths, *named, *given, *SMALL)
 
 
