@@ -16,9 +16,10 @@ class ToAim:
         repo = settings.repo or str(about.home / "aim")
         quiet = {"system_tracking_interval": None, "log_system_params": False, "capture_terminal_logs": False}
         where = f"aim {repo}"
+        known = about.identity.called(where)  # None makes a new run
         try:
-            # None is a new run. One that was killed has left its lock, which must not keep it from going on.
-            self.run = Run(about.identity.called(where), repo=repo, force_resume=True, **quiet)
+            # A run that was killed has left its lock, which must not keep it from going on.
+            self.run = Run(known, repo=repo, force_resume=known is not None, **quiet)
         except MissingRunError:
             self.run = Run(repo=repo, **quiet)
         self.run.experiment, self.run.name = settings.experiment, about.name

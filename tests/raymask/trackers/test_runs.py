@@ -59,9 +59,9 @@ def cut_back(run: Path, *, step: int) -> None:
     assert (run / "checkpoints" / f"step_{step:08d}").is_dir()
 
 
-def test_a_tracker_that_cannot_open_is_said_once_and_the_run_goes_on(recipe: str, tmp_path: Path):
+def test_a_tracker_that_cannot_open_is_said_once_and_the_run_goes_on(recipe: str):
     pytest.importorskip("mlflow")
-    store = f"sqlite:///{tmp_path}/no/such/folder/mlflow.db"
+    store = f"sqlite:///{recipe}/mlflow.db"  # below what is no folder
     run = train(config(recipe, f"track=[{{kind: mlflow, uri: '{store}'}}]"))
     log = (run / "train.log").read_text()
     assert log.count("mlflow does not follow this run: ") == 1
@@ -145,9 +145,9 @@ def test_training_does_not_wait_for_a_slow_tracker_and_its_user_is_told(monkeypa
     one, begun = apart.Apart("x", lambda: recorder, say=say), time.monotonic()
     for step in range(50):
         one.log(step, {})
-    assert time.monotonic() - begun < 0.4
+    assert time.monotonic() - begun < 5, "25 seconds of work"
     one.close()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10
     assert "is slow and does not get every line" in heard[0][1] and "not done after" in heard[-1][1]
 
 
