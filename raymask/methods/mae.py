@@ -23,6 +23,7 @@ from raymask.decoder import Decoder, VisibleBranch
 from raymask.ema import ema_
 from raymask.masks import Mask
 from raymask.masks.attention import AttentionStrategy
+from raymask.masks.disjoint import Disjoint
 from raymask.methods.disjoint_views import Views, draw_views
 from raymask.methods.mae_masks import check_masks, check_settings, fitting
 from raymask.methods.mae_weights import fix_positions, initialise
@@ -195,9 +196,19 @@ class MaeMethod(Method):
             ema_(self.teacher.backbone, self.student.backbone, target.momentum(progress))
 
     def rates(self, progress: Progress) -> dict[str, float]:
-        """The teacher's momentum, where there is one."""
+        """The teacher's momentum, where there is one, and how many masked views are made of an image."""
         target = self.settings.target
-        return {"momentum": target.momentum(progress)} if isinstance(target, Teacher) else {}
+        momentum = {"momentum": target.momentum(progress)} if isinstance(target, Teacher) else {}
+        return {"views": float(self.crops.global_crops.count * self._views(progress)), **momentum}
+
+    def _views(self, progress: Progress) -> int:
+        """Masked views of a crop."""
+        strategy = self.mask.strategy
+        if not isinstance(strategy, Disjoint):
+            return 1
+        size = self.crops.global_crops
+        grid = self.student.backbone.grid(size.height, size.width)
+        return strategy.plan(self.mask.ratio(progress), grid).views
 
 
 def guidance(mask: Mask, progress: Progress) -> float:

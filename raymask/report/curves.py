@@ -24,7 +24,7 @@ def curves(facts: Facts) -> list[Chart]:
         Chart("teacher momentum", _training(facts, "momentum")),
         Chart("mask", _training(facts, "mask_ratio", "guidance"), from_zero=True),
         Chart("gradient norm", _training(facts, "grad_norm"), from_zero=True),
-        Chart("images a second", _training(facts, "images_per_s"), from_zero=True),
+        Chart("images a second", [*_training(facts, "images_per_s"), *_views(facts)], from_zero=True),
         Chart("share of time waiting for data", _training(facts, "data_wait"), from_zero=True),
         Chart("loader: threads busy", _data(facts, "read", "decode", "cut"), from_zero=True),
         Chart("loader: batches ready", _data(facts, "queue"), from_zero=True),
@@ -40,6 +40,16 @@ def _parts(facts: Facts) -> list[str]:
 
 def _training(facts: Facts, *names: str) -> list[Line]:
     return [_line(name, facts.training, name) for name in names]
+
+
+def _views(facts: Facts) -> list[Line]:
+    """Masked views a second, where an image has several."""
+    lines = [
+        line | {"views_per_s": line["images_per_s"] * line["views"]}
+        for line in facts.training
+        if line.get("views", 1) > 1 and line.get("images_per_s")
+    ]
+    return [_line("views_per_s", lines, "views_per_s")] if lines else []
 
 
 def _data(facts: Facts, *parts: str) -> list[Line]:

@@ -85,6 +85,11 @@ class Facts:
         return median([line["images_per_s"] for line in self.training]) if self.training else 0.0
 
     @property
+    def views(self) -> float:
+        """Masked views that a step makes of each image; 1 where a method does not say."""
+        return median([line.get("views", 1.0) for line in self.training]) if self.training else 1.0
+
+    @property
     def wait(self) -> float:
         """Share of the time that training waited for data, without the first line (it compiles)."""
         lines = [line for line in self.training[1:] or self.training if "data_wait" in line]

@@ -114,7 +114,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     return [
         *tiles,
         ("images seen", f"{images:,}"),
-        ("images a second", number_text(facts.pace)),
+        ("images a second", _pace(facts)),
         ("waiting for data", f"{100 * facts.wait:.1f} %"),
     ]
 
@@ -164,11 +164,19 @@ def _cost(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("training time", str(timedelta(seconds=round(facts.seconds)))),
         ("device", f"{environment.get('world', 1)} x {environment.get('device', 'unknown')}"),
-        ("images a second (median)", number_text(facts.pace)),
+        ("images a second (median)", _pace(facts)),
         ("waiting for data", f"{100 * facts.wait:.1f} % of the time"),
         ("backbone", f"{number_text(float(weights))} parameters"),
         ("checkpoints on disk", f"{size / 1e6:,.1f} MB"),
     ]
+
+
+def _pace(facts: Facts) -> str:
+    """Images a second, and the views a second that these come to where an image has several."""
+    images = number_text(facts.pace)
+    if facts.views <= 1:
+        return images
+    return f"{images} ({number_text(facts.pace * facts.views)} masked views)"
 
 
 def _config(facts: Facts) -> str:

@@ -136,6 +136,12 @@ def test_the_learning_rate_follows_a_ratio_schedule():
     assert method.image_weight(progress(10)) == 1.6
 
 
+def test_how_many_views_an_image_has_is_logged():
+    assert dmjd(disjoint(0.5, views=3)).rates(progress())["views"] == 3
+    assert dmjd(disjoint(0.3)).rates(progress())["views"] == 4  # as many as reach the prediction rate
+    assert dmjd(one_view()).rates(progress())["views"] == 1
+
+
 def test_five_steps_learn_in_chunks_what_they_learn_at_once():
     states = []
     for chunk in (None, 2):

@@ -1,15 +1,19 @@
 """report.html: complete, self-contained, and honest about what is not there."""
 
+import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 
 from raymask.report import write_report
 from raymask.report.chart import Axis, Chart, Line, number_text
-from raymask.report.curves import _line
+from raymask.report.curves import _line, _views
+from raymask.report.facts import read_facts
+from raymask.report.page import _pace
 from raymask.report.pictures import heat, levels, masked
 from raymask.report.verdict import judge
 from tests.raymask.tiny_run import pictures, tiny_run
@@ -148,6 +152,17 @@ def test_an_axis_holds_its_values_between_round_ticks():
     assert axis.low <= 0.013 and axis.high >= 0.98
     assert axis.ticks == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert Axis.of([3.0]).place(3.0) == pytest.approx(0.5)
+
+
+def test_views_a_second_stand_beside_images_where_an_image_has_several(run, tmp_path):
+    facts = read_facts(run)
+    assert facts.views == 1 and "masked views" not in _pace(facts)
+    several = [line | {"views": 3.0, "images_per_s": 50.0} for line in facts.training]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in several))
+    facts = replace(facts, run=tmp_path)
+    assert _pace(facts) == "50 (150 masked views)"
+    (line,) = _views(facts)
+    assert [value for _, value in line.points] == [150.0] * len(several)
 
 
 def test_a_chart_without_numbers_is_left_out():
