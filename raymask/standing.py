@@ -1,7 +1,8 @@
-"""Where a run stands, told from its directory alone: steps, pace, time that is left, last evaluation."""
+"""Where a run or a search stands, told from its directory alone: steps, pace, what is left, evaluations."""
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def standing(folder: Path) -> Standing | None:
         evaluated=evaluated,
         evaluated_at=evaluated_at,
     )
+
+
+def of_search(folder: Path) -> list[str]:
+    """Where the search in `folder` stands, for a terminal; nothing where it is none."""
+    path = folder / "results.json"
+    if not path.exists():
+        return []
+    results = json.loads(path.read_text())
+    counts = Counter(trial["state"] for trial in results["trials"])
+    said = [f"{sum(counts.values())} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+    for trial in results["trials"]:
+        if trial["id"] == results["best"] and trial["curve"]:
+            values = "  ".join(f"{printable(name)} {value}" for name, value in trial["params"].items())
+            said.append(f"best: {trial['id']}  {results['metric']} {trial['curve'][-1][1]:.4g}  {values}")
+    return said
 
 
 def _lines(path: Path) -> list[dict]:

@@ -79,17 +79,17 @@ def train_command(arguments: list[str], *, here: Path) -> Command:
     if config.workers is None and not _names(changes, "workers"):
         given["workers"] = 1  # this process would be the head, which has no GPU
     source, files = config_file(source, here=here)
-    kept = [item for item in changes if not _replaced(item, given)]
+    kept = [item for item in changes if not replaced(item, given)]
     words = ["python", "-m", "raymask", "train", source, *kept, *settings(given)]
     return Command("train", name, f"{root}/{name}", tuple(words), files, config.cluster.address)
 
 
-def shared_root(root: str, *, here: Path) -> str:
-    """`run.root`, which must be a place that outlives the job. Raises ValueError for a relative one."""
+def shared_root(root: str, *, here: Path, key: str = "run.root") -> str:
+    """Where runs are written, which must outlive the job. Raises ValueError for a relative path."""
     if _is_relative(root):
         raise ValueError(
-            f"run.root={root} is relative, and {_PACKAGE}: give a directory that the cluster's nodes share, "
-            f"such as run.root=/mnt/runs (run.root={here / root} where this machine is the cluster)"
+            f"{key}={root} is relative, and {_PACKAGE}: give a directory that the cluster's nodes share, "
+            f"such as {key}=/mnt/runs ({key}={here / root} where this machine is the cluster)"
         )
     return root.rstrip("/")
 
@@ -172,7 +172,7 @@ def _names(changes: list[str], key: str) -> bool:
     return any(item.partition("=")[0].strip() == key for item in changes)
 
 
-def _replaced(item: str, given: dict[str, Any]) -> bool:
+def replaced(item: str, given: dict[str, Any]) -> bool:
     """Whether an item says what `given` says better; `data=PATH` is short for `data.train=PATH`."""
     key, _, text = item.partition("=")
     key = "data.train" if key.strip() == "data" and not text.lstrip().startswith("{") else key.strip()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from raymask.distributed.dashboard import NoCluster, connect, find_address
 from raymask.distributed.job_logs import exit_code, last_line
 from raymask.distributed.jobs import Job, as_sent, find
-from raymask.standing import standing
+from raymask.standing import of_search, standing
 
 if TYPE_CHECKING:
     from raymask.distributed.jobs_client import JobsClient
@@ -59,6 +59,8 @@ def _progress(folder: Path, jobs: list[Job], client: JobsClient | None, *, where
     found = standing(folder)
     if found is not None:
         return found.lines
+    if searched := of_search(folder):
+        return searched
     if folder.is_dir() or client is None or not jobs:
         return ["no line of metrics yet"]
     line = last_line(client, jobs[-1], where=where, beginning="step ")

@@ -90,7 +90,7 @@ def submit(
 def _send(client: JobsClient, what: Command, identity: str, folder: Path) -> None:
     """One submission. No token goes with it: a job takes that of the node it runs on."""
     try:
-        client.submitjob_of(
+        client.submit_job(
             entrypoint=what.entrypoint,
             submission_id=identity,
             metadata={RUN: what.name, FOLDER: what.folder, USER: _user()},
@@ -168,7 +168,7 @@ def stop(run: str, *, address: str | None, say: Say) -> Job:
         )
     say(f"stopping job {job.id}: it writes a checkpoint first")
     with answers(where):
-        client.stopjob_of(job.id)
+        client.stop_job(job.id)
     return wait(client, job, where=where, seconds=GRACE + 30)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_photos
+from tests.distributed.head import marked
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "slurm" / "raymask.sbatch"
@@ -52,18 +53,6 @@ def node(tmp_path: Path) -> dict[str, str]:
         "SLURM_GPUS_ON_NODE": "0",
         "PYTHONPATH": str(ROOT),
     }
-
-
-def marked(value: str) -> list[int]:
-    """Processes of this machine in whose environment a text stands."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if value.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 class Batch:

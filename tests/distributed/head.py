@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,9 @@ _PORTS = (
 
 @dataclass(frozen=True)
 class Head:
-    """A cluster that runs: the URL of its dashboard, its token, and a home that holds none."""
+    """A cluster that runs: its address, the URL of its dashboard, its token, and a home that holds none."""
 
+    address: str
     url: str
     token: str
     home: Path
@@ -55,11 +56,11 @@ def started(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
     """Within it, a cluster with token authentication runs; all of its processes end with it."""
     token, home = secrets.token_hex(32), folder / "home"
     home.mkdir()
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS))))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS))))
     with ExitStack() as stack:
         # The paths of Ray's sockets have a limit that pytest's folders may exceed.
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rm"))
-        environment = {**Head("", token, home, 0).environment(), "RAY_AUTH_MODE": "token"}
+        environment = {**Head("", "", token, home, 0).environment(), "RAY_AUTH_MODE": "token"}
         del environment["RAY_API_SERVER_ADDRESS"]
         process = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}"]
@@ -71,10 +72,10 @@ def started(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        stack.callback(_end, process)
+        stack.callback(end, process, mark=token)
         url = f"http://127.0.0.1:{ports['--dashboard-port']}"
         _wait(url, token, process, folder / "head.log")
-        yield Head(url, token, home, process.pid)
+        yield Head(f"127.0.0.1:{ports['--port']}", url, token, home, process.pid)
 
 
 def _wait(url: str, token: str, process: subprocess.Popen, log: Path) -> None:
@@ -90,21 +91,34 @@ def _wait(url: str, token: str, process: subprocess.Popen, log: Path) -> None:
     raise RuntimeError(f"no cluster came up: {log.read_text()[-2000:]}")
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Ends the group of processes: asked first, so that Ray ends its own, and killed after that."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-    except (ProcessLookupError, subprocess.TimeoutExpired):
-        pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait(20)
+def end(process: subprocess.Popen, *, mark: str | None = None) -> None:
+    """Ends the group of processes: asked first, so that Ray ends its own, and killed after that.
+
+    mark: text in the environment of processes that have groups of their own, as those of jobs have
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(20)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+    for left in marked(mark) if mark else ():
+        with suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
 
 
-def _free_ports(count: int) -> list[int]:
+def marked(text: str) -> list[int]:
+    """Other processes of this machine in whose environment a text stands."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if entry.name != str(os.getpid()) and text.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listened on a moment ago."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

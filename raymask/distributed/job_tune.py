@@ -1,0 +1,43 @@
+"""What a job runs for `raymask submit tune ...`: the user's own search, checked here first."""
+
+from pathlib import Path
+
+from raymask.distributed.job_command import (
+    Command,
+    absolute_paths,
+    config_file,
+    replaced,
+    settings,
+    shared_root,
+)
+
+
+def tune_command(arguments: list[str], *, here: Path) -> Command:
+    """`raymask tune SPACE KEY=VALUE...` as a job, which goes on where its search is if submitted again."""
+    from raymask.config import load
+    from raymask.distributed.inquiry import inquire
+    from raymask.distributed.search import parse
+    from raymask.distributed.space import names, open_space
+
+    if not arguments or "=" in arguments[0]:
+        raise ValueError(
+            "say what to search: raymask submit tune SPACE preset=PRESET budget=IMAGES [KEY=VALUE]..."
+        )
+    source, *words = arguments
+    search, changes = parse(source, words)
+    base = load(search.preset, changes)
+    root = shared_root(search.root, here=here, key="root")
+    name = str(inquire(search, base, open_space(source)).search.name)
+    preset, preset_files = config_file(search.preset, here=here)
+    space, space_files = (source, ()) if source in names() else config_file(source, here=here)
+    given = {
+        **absolute_paths(base, here=here),
+        "preset": preset,
+        "name": name,
+        "root": root,
+        "run.resume": True,
+        "cluster.address": "auto",
+    }
+    kept = [word for word in words if not replaced(word, given)]
+    line = ("python", "-m", "raymask", "tune", space, *kept, *settings(given))
+    return Command("tune", name, f"{root}/{name}", line, preset_files + space_files, base.cluster.address)
