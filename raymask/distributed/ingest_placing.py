@@ -26,4 +26,9 @@ def beside_actors(nodes: Sequence[Node], ingest: Ingest, *, workers: int, waits:
             f"cluster's nodes have {has}): lower them, add CPU nodes, or set cluster.wait where an "
             "autoscaler brings some"
         )
+    if ingest.kind == "remote" and not waits and not any(node["CPU"] > 0 for node in left):
+        raise ValueError(
+            f"the {ingest.cores(workers)} CPU cores of the ingest actors are all that the cluster has, which "
+            "leaves none to the workers: lower ingest.actors or ingest.cpus, or add CPU nodes"
+        )
     return left

@@ -27,3 +27,8 @@ def test_actors_without_a_place_are_refused_in_a_sentence_unless_nodes_may_come(
     with pytest.raises(ValueError, match=r"36 CPU cores, of which 6 find no place .* have 32"):
         beside_actors([CPU_NODE], ingest, workers=2)
     assert beside_actors([CPU_NODE], ingest, workers=2, waits=True)[0]["CPU"] == 2
+
+
+def test_actors_that_leave_the_workers_nothing_are_refused():
+    with pytest.raises(ValueError, match="leaves none to the workers"):
+        beside_actors([{"CPU": 4.0}], Ingest(kind="remote", actors=1, cpus=2), workers=2)

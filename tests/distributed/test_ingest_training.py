@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.badlog import read_bad
+from raymask.config import load
+from raymask.distributed.launch import train_on_ray
 from raymask.pace import REMOTE_TIMES, TIMES
 from raymask.train import resume
-from tests.raymask.tiny_run import pictures, tiny_run
+from tests.raymask.tiny_run import RECIPE, pictures, tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -45,3 +47,21 @@ def test_a_run_fed_from_afar_is_the_same_run_and_so_is_its_continuation(photos: 
     assert half_way.exists()
     (half_way.parent / "last").write_text(half_way.name)
     assert lines(resume(got, ["ingest=local"])) == lines(expected)
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_on_ray_is_fed_by_actors_outside_of_its_own_share_of_the_cluster(
+    photos: Path, tmp_path: Path
+):
+    expected = run(tmp_path / "local", photos)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    changes = [
+        f"run.root={tmp_path}",
+        "train.checkpoint_images=24",
+        f"data.train={photos}",
+        "data.max_bad_fraction=0.1",
+        "workers=1",
+    ]
+    got = train_on_ray(load(str(tmp_path / "tiny.yaml"), [*changes, "ingest=remote", "ingest.cpus=1"]))
+    assert lines(got) == lines(expected)
+    assert read_bad(got / "bad_samples.jsonl") == read_bad(expected / "bad_samples.jsonl")
