@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from raymask.context import Ask, LocalContext
 from raymask.state import Snapshot
+from raymask.distributed.gauges import Gauges
 from raymask.world import World
 
 _POLL = 1.0  # seconds between two looks of a lone worker; several look together, at lines of metrics.jsonl
@@ -26,6 +27,7 @@ class TrainContext:
         # Ray logs each report of each worker through a logger that no setting of its own reaches.
         logging.getLogger(internals.__file__).setLevel(logging.WARNING)
         self.local = local
+        self.gauges = Gauges(run=local.run.name, rank=local.rank)
         self.world: World = local.world
         self._report: Callable[..., None] = ray.train.report
         self._preemption = ray.train.get_preemption_info
@@ -43,7 +45,9 @@ class TrainContext:
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Writes the checkpoint into the run directory, and tells Ray Train the metrics, if there are any."""
-        self.local.report(metrics, step=step, save=save)
+        with self.gauges.saving(step) if save is not None else nullcontext():
+            self.local.report(metrics, step=step, save=save)
+        self.gauges.log(step, metrics)
         if metrics:
             self._report({name: float(value) for name, value in metrics.items() if value is not None})
 
