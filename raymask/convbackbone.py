@@ -59,7 +59,7 @@ class ConvVisionBackbone(VisionBackbone):
 
         All tokens are computed, whether or not `patches` asks for them: the mean needs each.
         """
-        assert drop is None and not blocks
+        assert drop is None and not set(blocks) - {self.depth - 1}
         if hidden is not None:
             raise ValueError(
                 "ConvViT has no mask token: set mask.kind=drop, or choose a plain ViT as backbone"
@@ -69,8 +69,9 @@ class ConvVisionBackbone(VisionBackbone):
                 "ConvViT has no class token whose attention could guide a mask: choose a strategy without "
                 "scores, or a plain ViT"
             )
-        tokens = self.vit(images, visible=visible)
-        return tokens, {"cls": [tokens.mean(1)], "blocks": []}
+        last, fused = self.vit.stages(images, visible=visible)
+        tokens = self.vit.norm(last + fused)
+        return tokens, {"cls": [tokens.mean(1)], "blocks": [last for _ in blocks]}
 
 
 class ConvBackbone(Settings):

@@ -123,6 +123,13 @@ class ConvViT(nn.Module):
         self, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b k d"]:
         """The tokens of the visible patches (None: of all, in raster order), with both stages fused in."""
+        tokens, fused = self.stages(images, visible=visible)
+        return self.norm(tokens + fused)
+
+    def stages(
+        self, images: Float[Tensor, "b 3 h w"], *, visible: Int[Tensor, "b k"] | None = None
+    ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k d"]]:
+        """What leaves the last block, and what of both convolution stages is fused with it."""
         grid = self.grid(*images.shape[-2:])
         if visible is None:
             visible = torch.arange(prod(grid), device=images.device).expand(len(images), -1)
@@ -136,7 +143,7 @@ class ConvViT(nn.Module):
         x = x + resized(self.pos_embed[0], self.native, grid)[visible].to(x)
         for block in self.blocks3:
             x = block(x)
-        return self.norm(x + fused.squeeze(2))
+        return x, fused.squeeze(2)
 
     def _stage(
         self, blocks: nn.ModuleList, x: Packed, visible: Int[Tensor, "b k"], grid: tuple[int, int], side: int

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, layer_norm
 
 from pipelines.evaluation import EvaluationBatch
 from raymask.backbone import VisionBackbone
 from raymask.device import autocast
 from raymask.evaluate.health import attention_entropy
+from raymask.evaluate.settings import LinearRecipe
 
 # b: images of a forward   n: images   m: images, or none   k: some of them   d: backbone.dim
 # e: features of the linear probe   h, w: pixels
@@ -24,8 +25,9 @@ class Features:
     """What the evaluations start from, float32 on the backbone's device.
 
     cls: [CLS] after the final norm, for k-NN
-    linear: for the linear probe: the [CLS] of the last four blocks, each after the final norm (widths below
-        768), or the last [CLS] beside the mean patch token (from 768 on)
+    linear: for the linear probe. DINO's: the [CLS] of the last four blocks, each after the final norm (widths
+        below 768), or the last [CLS] beside the mean patch token (from 768 on). MAE's: the mean of the last
+        block's patches, each image's then normalised
     labels: -1 where unknown
     samples: which images these are, on the host; unreadable ones are not among them
     attention: entropy in nats of what [CLS] attends to among the patches, by head of the last block; None
@@ -53,6 +55,7 @@ def extract(
     *,
     dtype: torch.dtype | None = None,
     attention: bool = False,
+    recipe: LinearRecipe = "dino",
 ) -> Features:
     """Features of all images, under autocast to `dtype` (None: as the parameters are).
 
@@ -65,7 +68,8 @@ def extract(
     try:
         with autocast(device, dtype):
             for batch in batches:
-                parts.append(_forward(backbone, batch.images.to(device, non_blocking=True), attention))
+                images = batch.images.to(device, non_blocking=True)
+                parts.append(_forward(backbone, images, attention=attention, recipe=recipe))
                 labels.append(batch.labels)
                 samples.append(batch.samples)
     finally:
@@ -78,14 +82,22 @@ def extract(
 
 
 def _forward(
-    backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"], attention: bool
+    backbone: VisionBackbone, images: Float[Tensor, "b 3 h w"], *, attention: bool, recipe: LinearRecipe
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """[CLS], the features of the linear probe, and the entropy of attention where that is asked for."""
+    pooled = recipe == "mae"
     tokens, extras = backbone(
-        images, last=min(4, backbone.depth), patches=backbone.dim >= BASE_WIDTH, attention=attention
+        images,
+        last=min(4, backbone.depth),
+        patches=pooled or backbone.dim >= BASE_WIDTH,
+        attention=attention,
+        blocks=(backbone.depth - 1,) if pooled else (),
     )
     entropy = attention_entropy(extras["attention_heads"]) if attention else None
     cls = extras["cls"][-1].float()  # ConvViT has no class token, but a mean one
+    if pooled:
+        mean = extras["blocks"][0][:, backbone.prefix :].float().mean(1)
+        return cls, layer_norm(mean, mean.shape[1:], eps=1e-6), entropy
     if backbone.dim < BASE_WIDTH:
         return cls, torch.cat([block.float() for block in extras["cls"]], dim=1), entropy
     return cls, torch.cat([cls, tokens[:, backbone.prefix :].float().mean(1)], dim=1), entropy

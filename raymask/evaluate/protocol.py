@@ -81,7 +81,8 @@ def evaluate(
     linear = final and settings.linear and evaluation.queries is not None
     several = linear and settings.linear_views > 1
     looks = settings.label_free and backbone.attends
-    own = extract_share(backbone, evaluation.bank, world=world, dtype=dtype, attention=looks)
+    share = partial(extract_share, backbone, world=world, dtype=dtype, recipe=settings.linear_recipe)
+    own = share(evaluation.bank, attention=looks)
     bank = gather(own, world=world, linear=linear and not several)
     results = _health(bank)
     if settings.label_free:
@@ -89,7 +90,7 @@ def evaluate(
         results |= _attention(bank, patches=rows * columns) | _lidar(backbone, evaluation, world, dtype)
     if evaluation.queries is None:
         return results
-    queries = extract_share(backbone, evaluation.queries, world=world, dtype=dtype)
+    queries = share(evaluation.queries)
     results |= _knn(evaluation, bank, queries, world=world)
     if linear:
         views = _views(backbone, evaluation, world, dtype) if several else bank.linear[None]
@@ -112,7 +113,8 @@ def _views(
 
     def view(number: int) -> Tensor:
         cut = partial(Split.random_crops, seed=evaluation.seed, views=(number,))
-        own = extract_share(backbone, evaluation.bank, world=world, dtype=dtype, cut=cut)
+        recipe = evaluation.settings.linear_recipe
+        own = extract_share(backbone, evaluation.bank, world=world, dtype=dtype, cut=cut, recipe=recipe)
         return gather(own, world=world, linear=True).linear
 
     return torch.stack([view(number) for number in range(evaluation.settings.linear_views)])

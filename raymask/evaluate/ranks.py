@@ -16,6 +16,7 @@ from pipelines.evaluation import EvaluationBatch
 from raymask.backbone import VisionBackbone
 from raymask.bad import agree
 from raymask.evaluate.features import Features, extract
+from raymask.evaluate.settings import LinearRecipe
 from raymask.evaluate.splits import Split
 from raymask.world import World, sum_across, together
 
@@ -39,9 +40,11 @@ def extract_share(
     cut: Cut = centre,
     views: int = 1,
     attention: bool = False,
+    recipe: LinearRecipe = "dino",
 ) -> Features:
     """This rank's share of the features of a split. A collective.
 
+    recipe: whose features the linear probe wants
     cut: what to make of the images, `views` batches of each batch
     Raises the same ValueError on every rank where too many images cannot be used, and one on every rank where
     one cannot go on.
@@ -51,7 +54,7 @@ def extract_share(
     bad = BadSamples(split.source, limit=limit, rank=world.rank, world=world.size)
     rounds = views * split.rounds(world) if world.size > 1 else 1
     batches = _Paced(cut(share, bad), rounds=rounds, size=split.size)
-    features = extract(backbone, batches, dtype=dtype, attention=attention)
+    features = extract(backbone, batches, dtype=dtype, attention=attention, recipe=recipe)
     if world.size == 1:
         if batches.problem is not None:
             raise batches.problem

@@ -6,6 +6,8 @@ from pydantic import Field, PositiveInt
 
 from pipelines.settings import Settings
 
+LinearRecipe = Literal["dino", "mae"]
+
 
 class Evaluate(Settings):
     """Evaluation on a held-out split: `data.train` is the bank that is searched, `data.val` the queries.
@@ -13,8 +15,10 @@ class Evaluate(Settings):
     knn: neighbour counts of the weighted k-NN; empty turns it off
     temperature: a neighbour's vote is exp(cosine similarity / temperature)
     linear: also fit a linear probe on the frozen features, at the end of a run
+    linear_recipe: DINO's probe, or that of the masked autoencoders (MAE, ConvMAE, DMJD)
     linear_epochs, linear_views: its passes over the bank, and augmented copies of the bank it is fitted on
-    linear_lr, linear_batch: its peak rate is linear_lr * linear_batch / 256
+    linear_lr, linear_batch: its peak rate is linear_lr * linear_batch / 256; null is the recipe's own, as for
+        the epochs (DINO's 100, 0.001 and 1024, MAE's 90, 0.1 and 4096)
     label_free: also measure what needs no labels: LiDAR and the entropy of [CLS] attention. The second costs
         next to nothing, LiDAR lidar_images * lidar_views forwards: as long as so many images of a bank
     lidar_images, lidar_views: images, spread evenly over the bank, and random crops of each
@@ -29,10 +33,11 @@ class Evaluate(Settings):
     knn: tuple[PositiveInt, ...] = (10, 20, 100, 200)
     temperature: float = Field(0.07, gt=0)
     linear: bool = False
-    linear_epochs: PositiveInt = 100
+    linear_recipe: LinearRecipe = "dino"
+    linear_epochs: PositiveInt | None = None
     linear_views: PositiveInt = 1
-    linear_lr: float = Field(0.001, gt=0)
-    linear_batch: PositiveInt = 1024
+    linear_lr: float | None = Field(None, gt=0)
+    linear_batch: PositiveInt | None = None
     label_free: bool = False
     lidar_images: int = Field(1000, ge=2)
     lidar_views: int = Field(10, ge=2)

@@ -38,7 +38,8 @@ DINO = [
 STUDENT = [*SMALL, "backbone.dim=96", "train.epochs=15", "evaluate.every_images=71000", "optim.base_lr=1e-3"]
 LARGER = ["backbone.dim=192", "backbone.depth=6"]
 TAUGHT = [*STUDENT, "train.epochs=10", "method.teacher.weights={runs}/teacher-{seed}"]
-MAE = [*SMALL, "method.decoder.dim=96", "method.decoder.depth=1", "evaluate.linear_lr=0.1"]
+MAE = [*SMALL, "method.decoder.dim=96", "method.decoder.depth=1"]
+MAE += ["evaluate.linear_recipe=dino", "evaluate.linear_lr=0.1"]
 MAE += ["evaluate.every_images=100000"]
 # name of the arm: preset and settings, in the order in which they are trained
 STUDIES: dict[str, dict[str, list[str]]] = {

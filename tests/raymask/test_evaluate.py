@@ -11,6 +11,7 @@ from raymask.evaluate import evaluate_pixels, evaluate_run, open_evaluation
 from raymask.evaluate.features import extract
 from raymask.evaluate.splits import why_no_accuracies
 from raymask.trained import open_trained
+from tests.raymask.autoencoding import BACKBONES
 from tests.raymask.tiny_run import pictures, tiny_run
 from tests.raymask.toy import dino
 
@@ -85,6 +86,20 @@ def test_small_networks_give_the_probe_four_cls_and_wide_ones_cls_and_mean_patch
     features = extract(wide, batches)
     assert features.linear.shape == (12, 2 * 768)
     assert torch.equal(features.linear[:, :768], features.cls)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_maes_probe_gets_the_normalised_mean_of_the_last_blocks_patches(kind):
+    backbone, one = BACKBONES[kind].build(seed=0), torch.zeros(2, dtype=torch.int64)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = extract(backbone, [EvaluationBatch(images, one, one)], recipe="mae")
+    if kind == "vit":
+        tokens = backbone.vit.forward_intermediates(images, norm=False, output_fmt="NLC")[1][-1]
+    else:  # what is fused in after the last block is left out
+        tokens, _ = backbone.vit.stages(images)
+    mean = tokens.mean(1)
+    expected = (mean - mean.mean(1, keepdim=True)) / mean.var(1, keepdim=True, correction=0).add(1e-6).sqrt()
+    assert torch.allclose(features.linear, expected, atol=1e-4)
 
 
 def test_max_images_spreads_over_the_split(trained):

@@ -6,9 +6,13 @@ import torch
 from raymask.evaluate import Evaluate
 from raymask.evaluate.crops import augmented
 from raymask.evaluate.health import effective_rank, feature_std
-from raymask.evaluate.linear import probe
+from raymask.evaluate.lars import Lars
+from raymask.evaluate.linear import fit_of, probe
 
-QUICK = Evaluate(linear_epochs=30, linear_lr=0.5)
+QUICK = {
+    "dino": Evaluate(linear_epochs=30, linear_lr=0.5),
+    "mae": Evaluate(linear_recipe="mae", linear_epochs=30, linear_lr=20.0),
+}
 
 
 def _blobs(seed: int, *, count: int = 120):
@@ -17,13 +21,62 @@ def _blobs(seed: int, *, count: int = 120):
     return torch.eye(3, 6)[labels] * 2 + 0.3 * torch.randn(count, 6, generator=rng), labels
 
 
-def _probe(seed: int = 0, views: int = 1) -> tuple[float, float]:
+def _probe(recipe: str = "dino", *, seed: int = 0, views: int = 1) -> tuple[float, float]:
     (bank, labels), (queries, truth) = _blobs(1), _blobs(2)
-    return probe(bank.expand(views, -1, -1), labels, queries, truth, classes=3, settings=QUICK, seed=seed)
+    settings = QUICK[recipe]
+    return probe(bank.expand(views, -1, -1), labels, queries, truth, classes=3, settings=settings, seed=seed)
 
 
-def test_separable_features_are_separated():
-    assert _probe()[0] > 95
+@pytest.mark.parametrize("recipe", QUICK)
+def test_separable_features_are_separated(recipe):
+    assert _probe(recipe)[0] > 95
+
+
+def test_a_recipe_brings_its_own_numbers_and_the_batch_stays_below_a_sixteenth_of_the_bank():
+    for recipe, expected in (("dino", (100, 0.001, 1024)), ("mae", (90, 0.1, 4096))):
+        assert fit_of(Evaluate(linear_recipe=recipe), images=100_000) == expected
+    given = Evaluate(linear_recipe="mae", linear_epochs=5, linear_lr=0.3, linear_batch=64)
+    assert fit_of(given, images=160) == (5, 0.3, 10)
+
+
+def test_scale_and_shift_of_features_mean_nothing_to_maes_probe():
+    (bank, labels), (queries, truth) = _blobs(1), _blobs(2)
+    results = {
+        probe(
+            (bank * scale + 7 * (scale - 1))[None],
+            labels,
+            queries * scale + 7 * (scale - 1),
+            truth,
+            classes=3,
+            settings=QUICK["mae"],
+            seed=0,
+        )
+        for scale in (1.0, 100.0)
+    }
+    assert len(results) == 1
+
+
+def test_a_step_of_lars_on_a_matrix_is_a_thousandth_of_its_length():
+    draw = torch.Generator().manual_seed(0)
+    matrix, bias = (torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((3, 4), (3,)))
+    before = [matrix.detach().clone(), bias.detach().clone()]
+    gradients = [torch.randn(p.shape, generator=draw) for p in (matrix, bias)]
+    optimiser, moved = Lars([matrix, bias]), [torch.zeros(3, 4), torch.zeros(3)]
+    for rate in (0.5, 2.0):
+        for parameter, gradient in zip((matrix, bias), gradients):
+            parameter.grad = gradient.clone()
+        trust = 1e-3 * before[0].norm() / gradients[0].norm()
+        moved = [0.9 * moved[0] + trust * gradients[0], 0.9 * moved[1] + gradients[1]]
+        optimiser.step(rate)
+        before = [value - rate * step for value, step in zip(before, moved)]
+        assert torch.allclose(matrix, before[0]) and torch.allclose(bias, before[1])
+
+
+def test_lars_does_not_scale_what_is_zero():
+    matrix = torch.nn.Parameter(torch.zeros(2, 2))
+    matrix.grad = torch.ones(2, 2)
+    Lars([matrix]).step(0.1)
+    assert torch.equal(matrix.detach(), torch.full((2, 2), -0.1))
 
 
 def test_top5_is_top3_where_there_are_three_classes():
