@@ -12,11 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from pipelines.data import open_train_and_val
+from raymask.config import Config
 from raymask.methods import build_method
+from raymask.methods.labels import with_classes
 from raymask.methods.method import Method
-from raymask.plan import Plan
+from raymask.plan import Plan, plan
 from raymask.streams import Rng
-from raymask.training import Training
 from raymask.trial import noise
 
 _FEW, _MANY, _IMAGES = 5, 16, 2
@@ -36,25 +38,27 @@ class Cost:
         return {name: sum(values) / passed * images for name, values in means.items()}
 
 
-def count(training: Training) -> Cost:
-    """The cost of the run that `training` is ready for; nothing of it is touched."""
-    method = build_method(training.config)  # plain: on the CPU, not compiled, with centers of its own
+def count(config: Config) -> Cost:
+    """The cost of a run: its networks are built on the CPU, and thrown away."""
+    source, _ = open_train_and_val(config.data)
+    config = with_classes(config, source)
+    steps = plan(config.train, images=config.data.epoch_length(len(source)), evaluate_images=None)
+    method = build_method(config)
     method.train()
-    few = [_at(method, training, (point + 0.5) / _FEW) for point in range(_FEW)]
+    few = [_at(method, config, steps, (point + 0.5) / _FEW) for point in range(_FEW)]
     if len(set(few)) == 1:
         return Cost((few[0][0],), (few[0][1],))
-    many = [_at(method, training, (point + 0.5) / _MANY) for point in range(_MANY)]
+    many = [_at(method, config, steps, (point + 0.5) / _MANY) for point in range(_MANY)]
     frozen, total = zip(*many)
     return Cost(frozen, total)
 
 
-def _at(method: Method, training: Training, share: float) -> tuple[float, float]:
+def _at(method: Method, config: Config, plan: Plan, share: float) -> tuple[float, float]:
     """Frozen and total multiply-accumulates an image of the step at this share of the run."""
-    plan: Plan = training.plan
     step = min(plan.steps - 1, int(share * plan.steps))
-    batch = noise(training.config.data.crops, images=_IMAGES, step=step)
+    batch = noise(config.data.crops, images=_IMAGES, step=step)
     with _Products() as products:
-        method(batch, plan.progress(step), Rng(training.config.run.seed, step))
+        method(batch, plan.progress(step), Rng(config.run.seed, step))
     frozen, trained = products.frozen / _IMAGES / 2, products.trained / _IMAGES / 2
     return frozen, frozen + 3 * trained
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pipelines.data import open_train_and_val
 from raymask.config import Config, to_tree
+from raymask.distributed.assignment import Assignment
 from raymask.distributed.lineage import as_schedules
 from raymask.distributed.objectives import check_measurable, measured, resolve
 from raymask.distributed.search import Search
 from raymask.distributed.space import Space, Values, configure
-from raymask.distributed.trial import Assignment
 from raymask.evaluate import open_evaluation
 from raymask.plan import plan
 
@@ -69,8 +69,7 @@ def inquire(search: Search, base: Config, space: Space) -> Inquiry:
         checks=search.checks,
         metric=metric,
         counts=against in ("flops", "teacher_flops"),
-        keep_all=search.evolves,
-        threads=None,
+        moves=search.evolves,
     )
     if not assignment.images:
         raise ValueError(

@@ -1,14 +1,23 @@
 """What a trial gets of the cluster, and how many fit at one time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from raymask.distributed.settings import Cluster
-from raymask.distributed.trial import Assignment
+from raymask.config import Config
+from raymask.distributed.assignment import Assignment
+from raymask.distributed.preflight import Node, Request, fitting, request
+
+# No CPU at all, which Tune does not take for an answer, but the head: the node that stays. A trial that only
+# starts workers must not hold a core that they need; two such trials on two cores wait for ever.
+_ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
 @dataclass(frozen=True)
 class Share:
-    """resources: of one trial, in Tune's words; at_once: trials at one time; cpus: of one trial"""
+    """resources: of a trial's own process, in Tune's words; at_once: trials at one time
+
+    cpus: of the process that trains
+    """
 
     resources: dict[str, float]
     at_once: int
@@ -23,21 +32,22 @@ class Share:
         return replace(assignment, tree={**assignment.tree, "data": data}, threads=threads)
 
 
-def share_out(cluster: Cluster, *, at_once: int | None) -> Share:
-    """Shares out the cluster that is connected. Raises ValueError where it cannot hold one trial."""
-    import ray
-
-    have = ray.cluster_resources()
-    gpus = cluster.gpus if cluster.gpus is not None else float(have.get("GPU", 0) >= 1)
-    cores = have.get("CPU", 0)
-    cpus = cluster.cpus or (max(1.0, cores * gpus // have["GPU"]) if gpus else 1.0)
-    wanted = {"CPU": cpus, "GPU": gpus}
-    missing = [name for name, many in wanted.items() if many > have.get(name, 0)]
-    if missing:
+def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None) -> Share:
+    """Shares out the nodes of a cluster among trials. Raises ValueError where they cannot hold one."""
+    if config.workers is not None:
+        asked = request(config, nodes)
+        most = max(1, fitting(asked, nodes) // asked.most)
+        return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus)
+    cluster = config.cluster
+    gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
+    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
+    share = min((node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu), default=1.0)
+    asked = Request(1, 1, cluster.cpus or max(1.0, share), gpus)
+    most = fitting(asked, nodes)
+    if not most:
         raise ValueError(
-            f"a trial needs {wanted[missing[0]]:g} {missing[0]}, but the cluster has "
-            f"{have.get(missing[0], 0):g}: set cluster.{missing[0].lower()}s to less"
+            f"a trial needs {asked.cpus:g} CPU and {asked.gpus:g} GPU, but no node of the cluster has them: "
+            "set cluster.cpus and cluster.gpus to less"
         )
-    most = min(int(have[name] / many) for name, many in wanted.items() if many)
-    resources = {name.lower(): many for name, many in wanted.items() if many}
-    return Share(resources, min(most, at_once or most), cpus)
+    resources = {name.lower(): amount for name, amount in asked.resources.items()}
+    return Share(resources, min(most, at_once or most), asked.cpus)

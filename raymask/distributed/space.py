@@ -58,7 +58,10 @@ class Space:
 
     def draw(self, trial: Trial) -> Values:
         """What `trial` draws. Raises ValueError where it is not {dotted path: plain value}."""
-        values = self.suggest(trial)
+        try:
+            values = self.suggest(trial)
+        except Exception as error:
+            raise ValueError(f"the space {self.name} cannot draw: {type(error).__name__}: {error}") from error
         if not isinstance(values, dict) or not values or not all(isinstance(key, str) for key in values):
             raise ValueError(
                 f"suggest(trial) of the space {self.name} gave {values!r}: it must return {{'mask.ratio': "

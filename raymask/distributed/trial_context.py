@@ -7,17 +7,19 @@ own directory holds everything else, as in a plain process.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from raymask import checkpoint
 from raymask.context import Ask, LocalContext
+from raymask.distributed.gauges import Gauges
 from raymask.distributed.lineage import History
+from raymask.distributed.space import Values
 from raymask.run import write_json
 from raymask.state import Snapshot
+from raymask.world import World
 
 POINTER = "pointer.json"
 NOTE = "trial.json"  # the last pointer, in the run directory, for when Tune is gone
@@ -37,14 +39,62 @@ class Pointer:
     history: History = field(default_factory=list)
     seconds: float = 0.0
 
-    def write(self, folder: Path) -> None:
-        """Writes it into a folder, as Tune's checkpoint."""
-        (folder / POINTER).write_text(json.dumps(asdict(self)))
-
 
 def read_pointer(folder: Path) -> Pointer:
     """The pointer in a folder."""
     return Pointer(**json.loads((folder / POINTER).read_text()))
+
+
+def told(line: Mapping[str, float]) -> dict[str, float]:
+    """What of a line of metrics.jsonl a search hears: evaluations, and the loss."""
+    wanted = {name: value for name, value in line.items() if name == "loss" or name.startswith("eval/")}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a trial has to account for.
+
+    metric: what is optimised; values, history: as of the current start
+    seconds: of the device, before this start; batch: images of a step
+    costs: what is counted beside seconds, until a step
+    """
+
+    trial: str
+    metric: str
+    values: Values
+    history: History
+    seconds: float
+    batch: int
+    costs: Callable[[int], dict[str, float]]
+
+    def tell(self, checkpoints: Path, measured: Mapping[str, float], *, step: int, seconds: float) -> None:
+        """Notes in the run directory, and tells Tune, which may end the trial here, what was measured.
+
+        checkpoints: the folder of the run's, with a complete one of this step; seconds: since this start
+        Raises ValueError if the metric was not among what was measured.
+        """
+        from ray import tune
+
+        if measured.get(self.metric) is None:
+            raise ValueError(f"{self.metric} was not measured, only {', '.join(measured)}")
+        found = checkpoint.latest(checkpoints)
+        assert found is not None, "it was just written"
+        pointer = Pointer(self.trial, str(found), step, self.history, self.seconds + seconds)
+        result = {
+            "metric": float(measured[self.metric]),
+            "images": step * self.batch,
+            "step": step,
+            "seconds": pointer.seconds,
+            "measured": dict(measured),
+            "costs": self.costs(step),
+            "values": self.values,
+            "history": self.history,
+        }
+        write_json(checkpoints.parent / NOTE, asdict(pointer))
+        with tempfile.TemporaryDirectory() as folder:
+            write_json(Path(folder) / POINTER, asdict(pointer))
+            tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class TrialContext:
@@ -52,31 +102,13 @@ class TrialContext:
 
     An evaluation waits for the checkpoint of its step, so that Tune gets both at once: a population copies
     what it has just judged.
-    metric: the name of the value that is optimised; values, history: as of the current start
-    seconds: of the device, before this start; costs: what is counted beside it, until a step
     """
 
-    def __init__(
-        self,
-        local: LocalContext,
-        *,
-        trial: str,
-        batch: int,
-        metric: str,
-        values: Mapping[str, Any],
-        history: History,
-        seconds: float,
-        costs: Callable[[int], dict[str, float]],
-    ) -> None:
+    def __init__(self, local: LocalContext, account: Account) -> None:
         self.local = local
-        self.world = local.world
-        self.trial = trial
-        self.batch = batch
-        self.metric = metric
-        self.values = dict(values)
-        self.history = history
-        self.before = seconds
-        self.costs = costs
+        self.gauges = Gauges(run=local.run.name, rank=local.rank)
+        self.world: World = local.world
+        self.account = account
         self.clock = _clock(local.device.type)
         self.measured: dict[str, float] = {}
 
@@ -85,21 +117,23 @@ class TrialContext:
         """Number of this process in the run."""
         return self.local.rank
 
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
+    def latest(self) -> AbstractContextManager[Path | None]:
         """The run's own latest checkpoint; one that came from another trial was put there before."""
-        with self.local.latest() as found:
-            yield found
+        return self.local.latest()
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Collects what is measured; with a checkpoint, hands it to Tune, which may end the trial here."""
-        self.measured |= {name: value for name, value in metrics.items() if name.startswith("eval/")}
-        if "loss" in metrics:
-            self.measured["loss"] = metrics["loss"]
-        self.local.report(metrics, step=step, save=save)
-        if save is not None and self.metric in self.measured:
-            self.local.finish()  # Tune is told of complete checkpoints only
-            self._tell(step)
+        wanted = {
+            k: v for k, v in metrics.items() if v is not None and (k == "loss" or k.startswith("eval/"))
+        }
+        self.measured |= wanted
+        with self.gauges.saving(step) if save is not None else nullcontext():
+            self.local.report(metrics, step=step, save=save)
+            if save is not None:
+                self.local.finish()  # Tune may let another trial go on from it at once
+        self.gauges.log(step, metrics)
+        if save is not None:
+            self.account.tell(self.local.folder, self.measured, step=step, seconds=self.clock())
             self.measured = {}
 
     def asked(self) -> Ask | None:
@@ -110,30 +144,8 @@ class TrialContext:
         """Waits until every checkpoint is complete."""
         self.local.finish()
 
-    def _tell(self, step: int) -> None:
-        from ray import tune
 
-        found = checkpoint.latest(self.local.folder)
-        assert found is not None, "it was just written"
-        seconds = self.before + self.clock()
-        pointer = Pointer(self.trial, str(found), step, self.history, seconds)
-        result = {
-            "metric": float(self.measured[self.metric]),
-            "images": step * self.batch,
-            "step": step,
-            "seconds": seconds,
-            "measured": dict(self.measured),
-            "costs": self.costs(step),
-            "values": self.values,
-            "history": self.history,
-        }
-        write_json(self.local.folder.parent / NOTE, asdict(pointer))
-        with tempfile.TemporaryDirectory() as folder:
-            pointer.write(Path(folder))
-            tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-def _clock(device: str):
+def _clock(device: str) -> Callable[[], float]:
     """Seconds of the device from now on: they pass on an accelerator, a CPU counts those that it worked."""
     now = time.process_time if device == "cpu" else time.perf_counter
     start = now()

@@ -16,13 +16,16 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from raymask.distributed.assignment import Assignment
 from raymask.distributed.inquiry import Inquiry
+from raymask.distributed.preflight import alive, check_storage
 from raymask.distributed.proposals import Proposer
 from raymask.distributed.results import Record, Results
 from raymask.distributed.share import Share, share_out
 from raymask.distributed.space import Values
 from raymask.distributed.table import Table
-from raymask.distributed.trial import Assignment, run_trial
+from raymask.distributed.trial import run_trial
+from raymask.distributed.trial_workers import run_trial_on_workers
 from raymask.distributed.tune_hooks import Asker, Watch
 
 _KEEP = None  # Tune's pointers: a population may want any of them, and they are a line each
@@ -31,7 +34,9 @@ _KEEP = None  # Tune's pointers: a population may want any of them, and they are
 def run_trials(inquiry: Inquiry, results: Results) -> None:
     """Runs every trial that has not ended, beginning those that never began; Ray is connected."""
     search = inquiry.search
-    share = share_out(inquiry.base.cluster, at_once=search.at_once)
+    nodes = alive()
+    check_storage(inquiry.folder, nodes)
+    share = share_out(inquiry.base, [node["Resources"] for node in nodes], at_once=search.at_once)
     left = search.trials - sum(record.state != "running" for record in results.records.values())
     roster = Roster(inquiry, results, share)
     trainable = tune.with_resources(roster.trainable(), share.resources)
@@ -50,7 +55,7 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
             scheduler=_scheduler(inquiry),
             search_alg=None if search.evolves else Asker(roster.begin, metric="metric", mode=_mode(inquiry)),
             max_concurrent_trials=share.at_once,
-            reuse_actors=True,
+            reuse_actors=inquiry.base.workers is None,  # it must not wait for workers to end
             trial_dirname_creator=_our_name,
         ),
         run_config=tune.RunConfig(
@@ -103,7 +108,7 @@ class Roster:
 
     def trainable(self) -> Callable[[dict], None]:
         """What runs in the process of a trial."""
-        return partial(_trial, assignment=self.assignment, moves=self.inquiry.search.evolves)
+        return partial(_trial, assignment=self.assignment)
 
     def begin(self) -> dict | None:
         """The config of the next trial for Tune, or None where there is none left."""
@@ -163,11 +168,12 @@ def _of_trial(spec: Any, *, starts: dict[str, Values], path: str) -> float:
     return starts[spec["config"]["trial"]][path]
 
 
-def _trial(config: dict, *, assignment: Assignment, moves: bool) -> None:
+def _trial(config: dict, *, assignment: Assignment) -> None:
     """Runs in the process of a trial. Its directory names it: after an exploit its config is another's."""
+    moves, alone = assignment.moves, assignment.tree["workers"] is None
     name = os.path.basename(tune.get_context().get_trial_dir().rstrip("/"))  # noqa: PTH119
     values = {path: value for path, value in config.items() if path != "trial"} if moves else config["values"]
-    run_trial(name, values, assignment, moves=moves)
+    (run_trial if alone else run_trial_on_workers)(name, values, assignment)
 
 
 def _scheduler(inquiry: Inquiry) -> TrialScheduler:
