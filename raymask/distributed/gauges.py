@@ -1,6 +1,6 @@
-"""What Prometheus can see of a run on a Ray cluster: gauges that Ray's own agents export, a tracker like others.
+"""What Prometheus can see of a run on a Ray cluster: gauges that Ray's own agents export; one more tracker.
 
-Ray puts `ray_` before their names and adds the node and the job. Every worker has its own, told apart by `rank`.
+Ray puts `ray_` before their names and adds the node. Every worker has its own, told apart by `rank`.
 """
 
 import time
@@ -14,7 +14,10 @@ GAUGES = {
     "loss": ("raymask_loss", "Loss, mean over the interval and all ranks"),
     "images_per_s": ("raymask_images_per_s", "Images a second of the whole run"),
     "data_wait": ("raymask_data_wait", "Share of the time that this rank waited for data"),
-    "checkpoint_seconds": ("raymask_checkpoint_seconds", "Seconds for which the last checkpoint held up training"),
+    "checkpoint_seconds": (
+        "raymask_checkpoint_seconds",
+        "Seconds for which the last checkpoint held up training",
+    ),
 }
 TAGS = ("run", "rank")
 

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from raymask.context import Ask, LocalContext
-from raymask.state import Snapshot
 from raymask.distributed.gauges import Gauges
+from raymask.state import Snapshot
 from raymask.world import World
 
 _POLL = 1.0  # seconds between two looks of a lone worker; several look together, at lines of metrics.jsonl
