@@ -23,8 +23,13 @@ def write(folder: Path, step: int, *, save: Callable[[Path], None], keep: int) -
 
 
 def begin(folder: Path, step: int) -> Path:
-    """An empty directory for the checkpoint of `step`, which is none until it is committed."""
-    beside = writing(folder, step)
+    """An empty directory for the checkpoint of `step`, which is none until it is filled."""
+    return begin_named(folder, f"step_{step:08d}")
+
+
+def begin_named(folder: Path, name: str) -> Path:
+    """The same for the checkpoint of that name."""
+    beside = folder / f"{_WRITING}{name}"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     return beside
@@ -33,6 +38,11 @@ def begin(folder: Path, step: int) -> Path:
 def writing(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written."""
     return folder / f"{_WRITING}step_{step:08d}"
+
+
+def name_of(beside: Path) -> str:
+    """The name that a directory that was begun will have."""
+    return beside.name.removeprefix(_WRITING)
 
 
 def fill(beside: Path, *, save: Callable[[Path], None], keep: int) -> Path:
@@ -49,11 +59,11 @@ def _commit(beside: Path, keep: int) -> Path:
     for path in sorted(beside.iterdir()):
         _sync(path)
     _sync(beside)
-    folder, final = beside.parent, beside.with_name(beside.name.removeprefix(_WRITING))
+    folder, final = beside.parent, beside.with_name(name_of(beside))
     _remove(final)  # of a future that a resumed run left behind
     beside.rename(final)
     _sync(folder)
-    _point(folder, final.name)
+    point(folder, final.name)
     for old in steps(folder)[:-keep]:
         if old != final:
             _remove(old)
@@ -101,7 +111,8 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(beside)
 
 
-def _point(folder: Path, name: str) -> None:
+def point(folder: Path, name: str) -> None:
+    """Makes `last` name this checkpoint."""
     beside = folder / f".{LAST}"
     beside.write_text(name + "\n")
     _sync(beside)

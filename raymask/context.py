@@ -12,17 +12,18 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 
 from raymask import checkpoint
+from raymask.mirror import Mirror
 from raymask.saving import CheckpointWriter
 from raymask.signals import StopRequest, asked_to_stop
 from raymask.state import Snapshot
-from raymask.world import World, any_across
+from raymask.world import World, any_across, together
 
 Ask = Literal["stop", "save"]
 
 
 @runtime_checkable
 class RunContext(Protocol):
-    """What the loop needs of its host. All but `latest` are collectives: ranks call them together."""
+    """What the loop needs of its host. All are collectives: ranks call them together."""
 
     world: World
 
@@ -50,14 +51,22 @@ class LocalContext:
     """A plain process, or several started by torchrun; checkpoints lie in the run directory."""
 
     def __init__(
-        self, run: Path, *, world: World, device: torch.device, keep: int, stop: StopRequest | None = None
+        self,
+        run: Path,
+        *,
+        world: World,
+        device: torch.device,
+        keep: int,
+        stop: StopRequest | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.run = run
         self.folder = run / "checkpoints"
         self.world = world
         self.device = device
         self.stop = stop
-        self.writer = CheckpointWriter(self.folder, world=world, device=device, keep=keep)
+        self.mirror = mirror
+        self.writer = CheckpointWriter(self.folder, world=world, device=device, keep=keep, mirror=mirror)
 
     @property
     def rank(self) -> int:
@@ -66,7 +75,11 @@ class LocalContext:
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        """The checkpoint that `last` names."""
+        """The checkpoint that `last` names; that of the mirror, where the run has one."""
+        if self.mirror is not None:
+            with together(device=self.device, otherwise="another machine cannot reach run.mirror"):
+                if self.world.local_rank == 0:
+                    self.mirror.bring_latest(self.run)
         yield checkpoint.latest(self.folder)
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:

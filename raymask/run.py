@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
+from pipelines.remote.urls import has_secrets, is_remote, public
 from pipelines.settings import Settings
 
 _PACKAGES = (
@@ -30,12 +31,15 @@ class Run(Settings):
 
     name: of the run's directory; null takes the name of the preset or config file
     root: directory that holds the runs
+    mirror: URL of a folder in a bucket, such as s3://bucket/runs, to which the run directory is copied with
+        every checkpoint and from which it is continued; for machines without a common or a lasting disk
     resume: whether a run of that name and config is continued where there is one, instead of refused: for
         whatever may be started twice, such as a job
     """
 
     name: str | None = None
     root: str = "runs"
+    mirror: str | None = None
     resume: bool = False
     seed: int = 0
 
@@ -45,6 +49,16 @@ class Run(Settings):
         if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
             raise ValueError(f"run.name is {name!r}, which is no name of a folder: say where by run.root=DIR")
         return name
+
+    @field_validator("mirror")
+    @classmethod
+    def _is_a_plain_url(cls, mirror: str | None) -> str | None:
+        if mirror is not None and (not is_remote(mirror) or has_secrets(mirror)):
+            raise ValueError(
+                f"run.mirror is {public(mirror)!r}: give the URL of a folder, without a password in it, such "
+                "as s3://bucket/runs"
+            )
+        return mirror
 
     def folder(self) -> Path:
         """The run directory, as an absolute path."""

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from raymask import checkpoint
+from raymask.mirror import Mirror
 from raymask.sharded import begin_saving
 from raymask.state import Snapshot
 from raymask.world import World, barrier, together
@@ -19,8 +20,11 @@ class CheckpointWriter:
     when all of it is on the disk does the first one give the directory its name.
     """
 
-    def __init__(self, folder: Path, *, world: World, device: torch.device, keep: int) -> None:
+    def __init__(
+        self, folder: Path, *, world: World, device: torch.device, keep: int, mirror: Mirror | None = None
+    ) -> None:
         self.folder = folder
+        self.mirror = mirror
         self.world = world
         self.device = device
         self.keep = keep
@@ -40,10 +44,9 @@ class CheckpointWriter:
         beside, shares = checkpoint.writing(self.folder, step), None
         if snapshot.shared:
             shares = begin_saving(beside, snapshot.shared, group=self._own_group())
-        if self.world.leads:
-            self._under_way = self._thread.submit(self._complete, beside, snapshot.on_host(), shares)
-        else:
-            self._under_way = shares
+        host = snapshot.on_host() if self.world.leads else None
+        if host is not None or shares is not None:
+            self._under_way = self._thread.submit(self._complete, beside, host, shares)
 
     def finish(self) -> None:
         """Waits until the last checkpoint is complete. A collective; raises OSError if it could not be."""
@@ -56,15 +59,29 @@ class CheckpointWriter:
         if under_way is not None:
             under_way.result()
 
-    def _complete(self, beside: Path, whole: Snapshot, shares: Future | None) -> None:
-        """The first rank's share, then all the others', then the name."""
+    def _complete(self, beside: Path, whole: Snapshot | None, shares: Future | None) -> None:
+        """This rank's part of a checkpoint; the first rank then gives it its name, once all are done."""
+        if whole is None:
+            self._share(beside, shares)
+            return
 
         def save(into: Path) -> None:
             whole.write(into)
-            if shares is not None:
-                shares.result()
+            self._share(into, shares)
 
-        checkpoint.fill(beside, save=save, keep=self.keep)
+        final = checkpoint.fill(beside, save=save, keep=self.keep)
+        if self.mirror is not None:
+            self.mirror.send_run(self.folder.parent)
+            self.mirror.point(final.name, keep=self.keep)
+
+    def _share(self, beside: Path, shares: Future | None) -> None:
+        """Waits for the shares of all ranks, and sends those that lie here to the mirror."""
+        if shares is not None:
+            shares.result()
+        if self.mirror is not None:
+            self.mirror.send_share(beside, checkpoint.name_of(beside), rank=self.world.rank)
+            if shares is not None:
+                dist.barrier(self._group)  # all were sent; nothing else uses this group meanwhile
 
     def _own_group(self) -> dist.ProcessGroup:
         """A group for the thread that writes shares: its collectives must not meet those of training."""

@@ -62,6 +62,11 @@ def begin_saving(
     return dcp.async_save(tensors, storage_writer=writer, process_group=group)  # type: ignore[return-value]
 
 
+def written_by(path: Path, rank: int) -> bool:
+    """Whether this rank wrote a file of a checkpoint; what is in no shard is the first one's."""
+    return path.name.startswith(f"shard-{rank + 1:05d}-") if path.parent.name == FOLDER else rank == 0
+
+
 def described(folder: Path, part: str) -> dict[str, Tensor]:
     """Names, shapes and types of the tensors that are spread over files, without content.
 

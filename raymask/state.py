@@ -27,6 +27,7 @@ HARMLESS = (
     "run.name",
     "run.root",
     "run.resume",
+    "run.mirror",
     "data.train",  # the fingerprint tells whether it is the same data elsewhere
     "data.val",
     "data.cache",

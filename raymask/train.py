@@ -16,9 +16,10 @@ from raymask.config import Config, build, change, read, to_tree, to_yaml
 from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
 from raymask.fit import fit
+from raymask.mirror import mirror_of
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
-from raymask.world import World, any_across, barrier, from_environment, joined
+from raymask.world import World, any_across, barrier, from_environment, joined, together
 
 LOCK = ".lock"  # in the run directory, held for as long as a process trains there
 
@@ -31,6 +32,8 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
     if the config and the data do not fit.
     """
     with _hosted(config) as process:
+        if config.run.resume:
+            _bring(config, process)
         if config.run.resume and (config.run.folder() / "config.yaml").exists():
             return _continue(continued(config.run.folder(), config), process, host, patience)
         training = assemble(config, world=process.world, device=process.device)
@@ -76,6 +79,15 @@ def continued(folder: Path, given: Config) -> Config:
     return build(now)
 
 
+def _bring(config: Config, process: "_Process") -> None:
+    """Brings a run to this machine, where it lies in its mirror only."""
+    mirror = mirror_of(config.run)
+    if mirror is not None:
+        with together(device=process.device, otherwise="another machine cannot reach run.mirror"):
+            if process.world.local_rank == 0:
+                mirror.bring_run(config.run.folder())
+
+
 @dataclass(frozen=True)
 class _Process:
     """This process as a rank of its world, with its device ready, listening for requests to stop."""
@@ -102,7 +114,11 @@ def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -
     if world.leads:
         forget_stop(folder)
     barrier()
-    local = LocalContext(folder, world=world, device=device, keep=keep, stop=process.stop)
+    mirror = mirror_of(training.config.run)
+    if mirror is not None and world.local_rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)  # on a machine that does not share the first one's disk
+    barrier()
+    local = LocalContext(folder, world=world, device=device, keep=keep, stop=process.stop, mirror=mirror)
     try:
         ended = fit(training, folder, host(local))
     finally:
@@ -154,7 +170,13 @@ def _create(training: Training) -> Path:
     config, world = training.config, training.world
     problem: ValueError | None = None
     if world.leads:
+        mirror = mirror_of(config.run)
         try:
+            if mirror is not None and mirror.holds_a_run():
+                raise ValueError(
+                    f"run.mirror={config.run.mirror} holds a run named {config.run.name}: continue it with "
+                    "run.resume=true, or name another with run.name=NAME"
+                )
             folder = run.create(config.run)
             # Whoever trains by this file later wants a new run.
             afresh = config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})

@@ -7,6 +7,7 @@ passwords and signatures. fsspec and its protocols are imported when the first U
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.remote.retry import Failure
@@ -77,6 +78,36 @@ def listing(pattern: str) -> list[str]:
 def shards_in(folder: str) -> list[str]:
     """The URLs of the shards in a folder. Raises Failure."""
     return [url for url in listing(below(folder, "*")) if is_shard(url)]
+
+
+def send(path: Path, url: str) -> None:
+    """Puts a local file behind a URL, in the place of what was there. Raises Failure."""
+    files, there = _open(url)
+    _try(lambda: files.put_file(str(path), there))
+
+
+def bring(url: str, path: Path) -> None:
+    """Copies what is behind a URL to a local file. Raises Failure."""
+    files, there = _open(url)
+    _try(lambda: files.get_file(there, str(path)))
+
+
+def sizes_below(folder: str) -> dict[str, int]:
+    """The files below a folder, by their path in it, with their sizes; none where it does not exist."""
+    files, there = _open(folder)
+
+    def ask() -> dict[str, Any]:
+        files.invalidate_cache()
+        return files.find(there, detail=True)
+
+    inside = there.rstrip("/") + "/"
+    return {name.removeprefix(inside): int(about["size"]) for name, about in _try(ask).items()}
+
+
+def remove_below(folder: str) -> None:
+    """Removes a folder with all that is in it. Raises Failure."""
+    files, there = _open(folder)
+    _try(lambda: files.rm(there, recursive=True))
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -7,6 +7,7 @@ run where its directory says, each time that Ray starts it.
 import sys
 import tempfile
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from signal import SIGTERM
@@ -18,11 +19,14 @@ from raymask import run
 from raymask.config import Config, to_tree
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
+from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.preflight import Request, alive, check_storage, request
-from raymask.signals import Stopped, StopRequest, ask_to_stop
+from raymask.distributed.waiting import Waiting, waiting
+from raymask.signals import Stopped, StopRequest, ask_to_stop, asked_to_stop
 from raymask.train import changed
 
 _AGAIN = 3  # times that the actor which watches the workers may die
+_UNHEARD = 15.0  # seconds without workers after which a request to stop is not for them any more
 
 
 def train_on_ray(config: Config) -> Path:
@@ -34,10 +38,11 @@ def train_on_ray(config: Config) -> Path:
     folder = config.run.folder()
     if not config.run.resume:
         run.refuse_existing(folder)
-    with connected(config.cluster, logs=config.debug):
+    with connected(config.cluster, logs=_is_heard(config)):
         nodes = alive()
         asked = request(config, [node["Resources"] for node in nodes])
-        check_storage(folder.parent, nodes)
+        if config.run.mirror is None:
+            check_storage(folder.parent, nodes)
         tqdm.write(f"starting {asked}", file=sys.stderr)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
         _fit(config.model_copy(update={"run": placed}), asked, folder)
@@ -52,48 +57,71 @@ def resume_on_ray(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Pa
 
 def _fit(config: Config, asked: Request, folder: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
-    shown = (
-        nullcontext() if config.debug else followed(folder / "train.log")
-    )  # debug shows all that is printed
-    with StopRequest() as stop, shown:
+    shown = nullcontext() if _is_heard(config) else followed(folder / "train.log")
+    lifeline = Lifeline()
+    with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
         for attempt in range(_AGAIN + 1):
-            outcome = _in_thread(config, asked, folder, stop)
+            outcome = _in_thread(config, asked, folder, stop, places, lifeline)
             if not isinstance(outcome, BaseException):
                 break
             if attempt == _AGAIN or not _lost_controller(outcome):
                 raise _told(outcome)
-            tqdm.write("the process that watched the workers died: starting again", file=sys.stderr)
+            lifeline.wait()
+            _say("the process that watches the workers died: all start again from the last checkpoint")
     if outcome:
-        said = f"stopped; continue with 'raymask resume {folder}'"
-        raise Stopped(said, exit_code=128 + (stop.received or SIGTERM))
+        raise _stopped(folder, stop)
 
 
-def _in_thread(config: Config, asked: Request, folder: Path, stop: StopRequest) -> int | BaseException:
+def _is_heard(config: Config) -> bool:
+    """Whether all that workers print is shown: for a debugger, and where train.log may be on another disk."""
+    return config.debug or config.run.mirror is not None
+
+
+def _in_thread(
+    config: Config, asked: Request, folder: Path, stop: StopRequest, places: Waiting, lifeline: Lifeline
+) -> int | BaseException:
     """What the workers returned, or what they ended with.
 
     Ray Train has a thread of its own, so that signals stay ours: they become a request in the run directory.
+    Raises LostCluster where there is none any more, and Stopped where no worker is left to be asked.
     """
     outcome: list[int | BaseException] = []
+    # Ray's own notes, nothing of the run's, beside what is said by the process that watches the workers.
+    with tempfile.TemporaryDirectory(prefix="raymask-", ignore_cleanup_errors=True) as notes:
+        said = Path(notes) / "said"
 
-    def fit() -> None:
-        with tempfile.TemporaryDirectory(prefix="raymask-") as notes:  # Ray's own; nothing of the run's
+        def fit() -> None:
             try:
-                outcome.append(_trainer(config, asked, notes).fit().return_value)
+                outcome.append(_trainer(config, asked, notes, said).fit().return_value)
             except BaseException as error:
                 outcome.append(error)
 
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    passed_on = False
-    while thread.is_alive():
-        thread.join(0.2)
-        if stop.received is not None and not passed_on and folder.exists():
-            ask_to_stop(folder)
-            passed_on = True
+        thread = threading.Thread(target=fit, daemon=True)
+        thread.start()
+        with followed(said):
+            while thread.is_alive():
+                thread.join(0.2)
+                lifeline.check()
+                if stop.received is None:
+                    continue
+                if folder.exists() and not asked_to_stop(folder):
+                    ask_to_stop(folder)  # again, if workers began anew and forgot it
+                if places.seconds > _UNHEARD:
+                    raise _stopped(folder, stop)
     return outcome[0]
 
 
-def _trainer(config: Config, asked: Request, notes: str) -> Any:
+def _stopped(folder: Path, stop: StopRequest) -> Stopped:
+    return Stopped(
+        f"stopped; continue with 'raymask resume {folder}'", exit_code=128 + (stop.received or SIGTERM)
+    )
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}", file=sys.stderr)
+
+
+def _trainer(config: Config, asked: Request, notes: str, said: Path) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -116,7 +144,7 @@ def _trainer(config: Config, asked: Request, notes: str) -> Any:
             name="run",
             storage_path=notes,
             failure_config=library.FailureConfig(max_failures=config.cluster.max_failures),
-            callbacks=[Watch()],
+            callbacks=[Watch(said, failures=config.cluster.max_failures)],
             logging_config=library.LoggingConfig("WARNING"),
         ),
     )
