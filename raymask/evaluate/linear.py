@@ -19,7 +19,7 @@ from raymask.evaluate.settings import Evaluate
 from raymask.iteration_cosine import IterationCosine
 from raymask.progress import Progress
 
-# v: augmented views of the bank   n: images of the bank   m: queries   d: feature size
+# v: augmented views of the bank   n: images of the bank   m: queries   d: feature size   c: classes
 
 MAE_WARMUP = 10 / 90  # share of the epochs
 
@@ -115,9 +115,14 @@ def _batches(
 
 @torch.no_grad()
 def _accuracy(classifier: nn.Module, queries: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
-    from torchmetrics.classification import MulticlassAccuracy  # takes seconds to import
+    return accuracies(classifier(queries), labels, classes=classes)
 
-    logits = classifier(queries)
+
+def accuracies(
+    logits: Float[Tensor, "m c"], labels: Int[Tensor, " m"], *, classes: int
+) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy in percent."""
+    from torchmetrics.classification import MulticlassAccuracy  # takes seconds to import
 
     def top(k: int) -> float:
         metric = MulticlassAccuracy(classes, top_k=k, average="micro").to(logits.device)

@@ -9,7 +9,7 @@ from raymask.evaluate.protocol import evaluate, evaluate_pixels, open_evaluation
 def evaluate_run(
     path: Path | str, overrides: Sequence[str] = (), *, baselines: bool = False
 ) -> dict[str, float]:
-    """`eval/NAME` of what was trained, the linear probe included where `evaluate.linear` is set.
+    """`eval/NAME` of what was trained, with `evaluate.linear` and `evaluate.finetune` where these are set.
 
     overrides: `evaluate.KEY=value` and `data.KEY=value` over the run's config
     baselines: also measure the same backbone untrained (`untrained/NAME`) and raw pixels (`pixels/NAME`)
@@ -17,6 +17,7 @@ def evaluate_run(
     """
     from raymask.config import change
     from raymask.device import autocast_dtype, pick_device
+    from raymask.evaluate.finetune import finetune
     from raymask.run import write_json
     from raymask.trained import open_trained
 
@@ -29,6 +30,10 @@ def evaluate_run(
     device = pick_device()
     dtype = autocast_dtype(device, config.train.precision)
     results = evaluate(trained.backbone.to(device), evaluation, final=True, dtype=dtype)
+    if config.evaluate.finetune is not None:
+        results |= finetune(
+            trained.backbone, evaluation, config.evaluate.finetune, data=config.data, dtype=dtype
+        )
     if baselines:
         untrained = trained.config.backbone.build(seed=config.run.seed).to(device)
         found = evaluate(untrained, evaluation, final=True, dtype=dtype)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from pipelines.settings import Settings
+from raymask.evaluate.finetune_settings import FineTune
 
 LinearRecipe = Literal["dino", "mae"]
 
@@ -19,6 +20,7 @@ class Evaluate(Settings):
     linear_epochs, linear_views: its passes over the bank, and augmented copies of the bank it is fitted on
     linear_lr, linear_batch: its peak rate is linear_lr * linear_batch / 256; null is the recipe's own, as for
         the epochs (DINO's 100, 0.001 and 1024, MAE's 90, 0.1 and 4096)
+    finetune: also train a copy of the backbone end to end on the labels, in `raymask evaluate` alone
     label_free: also measure what needs no labels: LiDAR and the entropy of [CLS] attention. The second costs
         next to nothing, LiDAR lidar_images * lidar_views forwards: as long as so many images of a bank
     lidar_images, lidar_views: images, spread evenly over the bank, and random crops of each
@@ -38,6 +40,7 @@ class Evaluate(Settings):
     linear_views: PositiveInt = 1
     linear_lr: float | None = Field(None, gt=0)
     linear_batch: PositiveInt | None = None
+    finetune: FineTune | None = None
     label_free: bool = False
     lidar_images: int = Field(1000, ge=2)
     lidar_views: int = Field(10, ge=2)

@@ -134,7 +134,7 @@ def _table(facts: Facts) -> tuple[list[str], list[tuple[str, list[str]]]]:
     results = {MEASURED.get(measured, measured): values for measured, values in facts.results.items()}
     names = list(dict.fromkeys(name for values in results.values() for name in values))
     order = sorted(names, key=lambda name: ("knn" not in name, "linear" not in name, len(name), name))
-    percent = [("knn" in name or "linear" in name) for name in order]
+    percent = [any(what in name for what in ("knn", "linear", "finetune")) for name in order]
     rows = [
         (
             measured,
