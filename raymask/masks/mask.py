@@ -123,7 +123,8 @@ class Mask(Settings):
     @property
     def ratios(self) -> tuple[Ratio, ...]:
         """All ratios that a draw chooses from."""
-        return (Ratio(ratio=self.ratio, spread=self.spread), *self.others)
+        own = Ratio.model_construct(ratio=self.ratio, spread=self.spread)  # a schedule of any kind, checked here
+        return (own, *self.others)
 
     @property
     def is_guided(self) -> bool:
