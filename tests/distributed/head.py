@@ -99,7 +99,7 @@ def end(process: subprocess.Popen, *, mark: str | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(20)
+            process.wait(8)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
     for left in marked(mark) if mark else ():
