@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raymask.distributed.lifeline import LostCluster
 from raymask.distributed.settings import Cluster
 
 # Read by Ray when it is imported or by the processes it starts; what a user has set stays.
@@ -53,8 +54,12 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
         _join(cluster.address, logs=logs)
     try:
         yield
-    finally:
+    except LostCluster:
+        raise  # there is nobody to say farewell to, and Ray would wait for an answer
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _join(address: str, *, logs: bool) -> None:

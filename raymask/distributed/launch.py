@@ -20,8 +20,8 @@ from raymask.config import Config, to_tree
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
 from raymask.distributed.lifeline import Lifeline
+from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, check_storage, request
-from raymask.distributed.waiting import Waiting, waiting
 from raymask.signals import Stopped, StopRequest, ask_to_stop, asked_to_stop
 from raymask.train import changed
 
@@ -67,6 +67,7 @@ def _fit(config: Config, asked: Request, folder: Path) -> None:
             if attempt == _AGAIN or not _lost_controller(outcome):
                 raise _told(outcome)
             lifeline.wait()
+            give_back()
             _say("the process that watches the workers died: all start again from the last checkpoint")
     if outcome:
         raise _stopped(folder, stop)

@@ -1,6 +1,7 @@
 """What runs in each worker of Ray Train: the local loop, hosted by Ray."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,47 @@ def work(given: dict[str, Any]) -> int:
 
 
 class Watch(UserCallback):
-    """Ends a run whose error would come again: Ray by itself would start the workers over and over."""
+    """Says which workers were lost, and ends a run whose error would come again: Ray would try for ever.
+
+    log: where it is said, on the driver's machine, as this is
+    failures: how often workers may be lost
+    """
+
+    def __init__(self, log: Path, *, failures: int) -> None:
+        self.log = log
+        self.failures = failures
+        self.lost = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray where the workers are watched; what is raised here ends the run."""
         for error in worker_exceptions.values():
             if isinstance(error, ValueError) or type(error).__name__ in _FATAL:
                 raise error
+        self.lost += 1
+        then = "all start again from the last checkpoint" if self.lost <= self.failures else "the run ends"
+        with self.log.open("a") as file:
+            file.write(
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {described(worker_exceptions)}: {then} "
+                f"(time {self.lost} of the {self.failures} that cluster.max_failures allows)\n"
+            )
+
+
+def described(errors: dict[int, Exception]) -> str:
+    """Which workers were lost and how: "worker 1 died (its process or its node is gone)"."""
+    died = {rank: cause for rank, error in errors.items() if (cause := _death(error)) is not None}
+    if not died:
+        rank, error = min(errors.items())
+        reason = (str(error).strip().splitlines() or [""])[0]
+        return f"worker {rank} failed ({type(error).__name__}: {reason[:200]})"
+    ranks = ", ".join(str(rank) for rank in sorted(died))
+    taken = any(getattr(cause, "preempted", False) for cause in died.values())
+    why = "its node was taken away" if taken else "its process or its node is gone"
+    return f"worker{'s' if len(died) > 1 else ''} {ranks} died ({why})"
+
+
+def _death(error: Exception) -> Exception | None:
+    """What ended a worker's process, if that is what happened, and not an error in it."""
+    from ray.exceptions import RayActorError
+
+    inner = getattr(error, "health_check_failure", error)
+    return inner if isinstance(inner, RayActorError) else None

@@ -1,0 +1,109 @@
+"""The workers' places on the cluster: saying that they wait for them, and giving back those of the dead."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from raymask.distributed.preflight import Request, alive, fitting
+
+_LOOK = 5.0  # seconds between two looks
+_FIRST = 20.0  # seconds without a place after which it is said; starting takes some
+_AGAIN = 60.0  # seconds until it is said again
+
+
+class Waiting:
+    """Whether the workers of this process's run have their places, and since when they have not."""
+
+    def __init__(self, asked: Request, *, say: Callable[[str], None]) -> None:
+        import ray
+
+        self.asked = asked
+        self.say = say
+        context = ray.get_runtime_context()
+        self.job: str = context.get_job_id()
+        self.head: str = context.gcs_address  # a machine may belong to several clusters
+        self.since: float | None = time.monotonic()
+        self._said: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """For how long the workers have had no place."""
+        since = self.since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def look(self) -> None:
+        """Looks, and says so where the workers have had no place for long."""
+        if self._placed():
+            self.since = self._said = None
+            return
+        now = time.monotonic()
+        self.since = self.since or now
+        if now - self.since > _FIRST and (self._said is None or now - self._said > _AGAIN):
+            self._said = now
+            self.say(self._sentence())
+
+    def _placed(self) -> bool:
+        return any(group.state == "CREATED" for group in _groups(self.job, self.head))
+
+    def _sentence(self) -> str:
+        fewest, held = self.asked.fewest, fitting(self.asked, [node["Resources"] for node in alive()])
+        need = f"{fewest} worker{'s' if fewest > 1 else ''} with {self.asked.cpus:g} CPU" + (
+            f" and {self.asked.gpus:g} GPU" if self.asked.gpus else ""
+        )
+        why = (
+            f"the cluster's nodes hold {held} of them"
+            if held < fewest
+            else "others use the cluster's nodes, or one was only just lost"
+        )
+        return (
+            f"waiting for {need}, for {self.seconds:.0f} s now: {why}; the run goes on once they have a place"
+        )
+
+
+@contextmanager
+def waiting(asked: Request, *, say: Callable[[str], None]) -> Iterator[Waiting]:
+    """Within it, a thread looks every few seconds."""
+    from ray.util.state.exception import RayStateApiException
+
+    watched, ended = Waiting(asked, say=say), threading.Event()
+
+    def keep_looking() -> None:
+        while not ended.wait(_LOOK):
+            try:
+                watched.look()
+            except (RayStateApiException, OSError):  # a cluster without a dashboard cannot say
+                watched.since = None
+
+    thread = threading.Thread(target=keep_looking, daemon=True)
+    thread.start()
+    try:
+        yield watched
+    finally:
+        ended.set()
+
+
+def give_back() -> None:
+    """Frees what a controller that died held for its workers, if this process is the driver of the run.
+
+    Ray's own cleaner does it only where the machine belongs to no other cluster. In a trial, whose job has
+    the places of other trials, it is left to that.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    context = ray.get_runtime_context()
+    if context.get_actor_id() is not None:
+        return
+    for group in _groups(context.get_job_id(), context.gcs_address):
+        if group.state != "REMOVED":
+            remove_placement_group(
+                PlacementGroup(ray.PlacementGroupID.from_hex(group.placement_group_id))  # type: ignore
+            )
+
+
+def _groups(job: str, head: str) -> list[Any]:
+    from ray.util.state import list_placement_groups
+
+    return list_placement_groups(address=head, filters=[("creator_job_id", "=", job)], limit=1000, timeout=10)
