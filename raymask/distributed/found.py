@@ -8,37 +8,55 @@ from typing import Any
 import yaml
 
 from raymask.config import Config, load, to_tree
+from raymask.schedules import Schedule
+from raymask.schema import kind_of, members
 from raymask.state import differences
 
 FILE = "best.yaml"
+_SCHEDULES = {kind_of(schedule) for schedule in members(Schedule)}
 _PLACES = ("run.name", "run.root", "run.resume", "train.keep")  # of the trial, not of what it found
 
 
 def preset_of(config: Config, *, preset: str, about: dict[str, str]) -> dict[str, Any]:
     """What differs from `preset`, as a tree that `raymask train FILE` reads: it trains the same run again."""
-    base, now = to_tree(load(_absolute(preset))), to_tree(config)
     tree: dict[str, Any] = {"about": about, "extends": _absolute(preset)}
-    for path in differences(base, now):
-        if path not in _PLACES:
-            *above, last = path.split(".")
-            below = tree
-            for key in above:
-                below = below.setdefault(key, {})
-            below[last] = _at(now, path)
+    for path, value in _changes(config, preset).items():
+        *above, last = path.split(".")
+        below = tree
+        for key in above:
+            below = below.setdefault(key, {})
+        below[last] = value
     return tree
 
 
 def command_of(config: Config, *, preset: str) -> str:
     """The command line that trains the same run again."""
-    base, now = to_tree(load(_absolute(preset))), to_tree(config)
-    paths = [path for path in differences(base, now) if path not in _PLACES]
-    words = [f"{path}={_spelled(_at(now, path))}" for path in paths]
+    words = [f"{path}={_spelled(value)}" for path, value in _changes(config, preset).items()]
     return shlex.join(["raymask", "train", preset, *words])
 
 
 def write_preset(path: Path, tree: dict[str, Any]) -> None:
     """Writes the tree as YAML."""
     path.write_text(yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100))
+
+
+def _changes(config: Config, preset: str) -> dict[str, Any]:
+    """{path: value} of what differs from the preset; schedules are whole, and constants bare numbers."""
+    base, now = to_tree(load(_absolute(preset))), to_tree(config)
+    found = {}
+    for path in differences(base, now):
+        above, _, _ = path.rpartition(".")
+        if above and _is_schedule(_at(now, above)):
+            path = above
+        value = _at(now, path)
+        constant = _is_schedule(value) and value["kind"] == "constant"
+        if path not in _PLACES:
+            found[path] = value["value"] if constant else value
+    return found
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("kind") in _SCHEDULES
 
 
 def _absolute(preset: str) -> str:

@@ -1,5 +1,9 @@
 """Searches on a real cluster: what trials are, what a population found, what a kill costs."""
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,71 @@ def test_two_objectives_leave_a_front(ray_cluster, tmp_path: Path):
     assert found["best"] in found["front"]
     cheapest = min(ended.values(), key=lambda trial: trial["costs"]["flops"])
     assert cheapest["id"] in found["front"]
+
+
+def test_a_search_goes_on_where_its_driver_was_killed(ray_cluster, tmp_path: Path):
+    words = [
+        *given(tmp_path, "budget=2880", "trials=4", "checks=4", "scheduler=none", "name=cut"),
+        "at_once=1",
+    ]
+    folder, command = tmp_path / "cut", [sys.executable, "-m", "raymask", "tune", "mask_ratio", *words]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(lambda: len(_reported(folder)) >= 5)  # the second trial has a checkpoint
+    finally:
+        driver.kill()
+        driver.wait()
+    before = results(folder)["trials"]
+    assert before[0]["state"] == "done" and before[-1]["state"] == "running"
+    assert tune("mask_ratio", [*words, "run.resume=true"]) == folder
+    after = results(folder)["trials"]
+    assert [trial["id"] for trial in after] == ["t000", "t001", "t002", "t003"]
+    assert {trial["state"] for trial in after} == {"done"}
+    assert after[0] == before[0]
+    assert [trial["params"] for trial in after[: len(before)]] == [trial["params"] for trial in before]
+    assert len({trial["params"]["ratio"] for trial in after}) == 4, "what was drawn before is drawn again"
+    for trial in after:
+        assert [images for images, _ in trial["curve"]] == [180, 360, 540, 720]
+        assert [line[0] for line in trained(folder / trial["folder"])] == list(range(1, 61))
+    with pytest.raises(ValueError, match=r"another search \(trials differ\)"):
+        tune("mask_ratio", [*words, "trials=5", "run.resume=true"])
+
+
+def _reported(folder: Path) -> list:
+    """Every evaluation that results.json knows."""
+    written = (folder / "results.json").exists()
+    return [point for trial in results(folder)["trials"] for point in trial["curve"]] if written else []
+
+
+def _wait(happened: Callable[[], bool], *, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_a_trial_of_workers_reports_what_its_run_directory_says(ray_cluster, tmp_path: Path):
+    words = [
+        "budget=240",
+        "trials=2",
+        "checks=2",
+        "scheduler=none",
+        "workers=1",
+        "cluster.cpus=1",
+        "name=many",
+    ]
+    folder = tune("mask_ratio", given(tmp_path, *words))
+    for trial in results(folder)["trials"]:
+        assert trial["state"] == "done", trial["error"]
+        assert [images for images, _ in trial["curve"]] == [60, 120]
+        assert len(trained(folder / trial["folder"])) == 10
+
+
+def test_pb2_moves_a_population_within_its_bounds(ray_cluster, tmp_path: Path):
+    words = ["budget=960", "trials=4", "checks=4", "scheduler=pb2", "metric=effective_rank", "name=pb2"]
+    folder = tune("mask_ratio", given(tmp_path, *words))
+    found = results(folder)["trials"]
+    assert {trial["state"] for trial in found} == {"done"}
+    held = [values["mask.ratio"] for trial in found for _, values in trial["history"]]
+    assert len(held) > len(found), "nobody was copied"
+    assert all(0.1 <= ratio <= 0.9 for ratio in held)
