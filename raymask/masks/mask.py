@@ -123,7 +123,7 @@ class Mask(Settings):
     @property
     def ratios(self) -> tuple[Ratio, ...]:
         """All ratios that a draw chooses from."""
-        own = Ratio.model_construct(ratio=self.ratio, spread=self.spread)  # a schedule of any kind, checked here
+        own = Ratio.model_construct(ratio=self.ratio, spread=self.spread)  # unchecked: any kind of schedule
         return (own, *self.others)
 
     @property
