@@ -114,8 +114,21 @@ def dino_method(case: Case, mask: Mask) -> DinoMethod:
     method = DinoMethod(dino_settings(case), backbone_settings(case.meta["hyper"]), mask, seed=0).double()
     state = case.under("init/", torch.float64)
     load_network(method.student, state)
-    load_network(method.teacher, {k: v for k, v in state.items() if not k.endswith("masked_embed")})
+    load_network(method.teacher, teachers_start(state, method))
     return method.train()
+
+
+def teachers_start(state: dict[str, Tensor], method: DinoMethod) -> dict[str, Tensor]:
+    """The teacher's weights of step 0: the student's, with a last layer of patches where it has one."""
+    own = hasattr(method.teacher.head, "last_layer_patches")
+    kept = {
+        k: v for k, v in state.items() if not k.endswith("masked_embed") and (own or ".last_layer2." not in k)
+    }
+    if own and not any(".last_layer2." in k for k in kept):
+        kept |= {
+            k.replace(".last_layer.", ".last_layer2."): v for k, v in kept.items() if ".last_layer." in k
+        }
+    return kept
 
 
 def load_network(network: nn.Module, state: dict[str, Tensor]) -> None:
