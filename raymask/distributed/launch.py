@@ -23,7 +23,7 @@ from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, check_storage, request
 from raymask.signals import Stopped, StopRequest, ask_to_stop, asked_to_stop
-from raymask.train import changed
+from raymask.train import changed, continued
 
 _AGAIN = 3  # times that the actor which watches the workers may die
 _UNHEARD = 15.0  # seconds without workers after which a request to stop is not for them any more
@@ -38,6 +38,8 @@ def train_on_ray(config: Config) -> Path:
     folder = config.run.folder()
     if not config.run.resume:
         run.refuse_existing(folder)
+    elif (folder / "config.yaml").exists():
+        continued(folder, config)  # refuses another run's name now, rather than in the workers
     with connected(config.cluster, logs=_is_heard(config)):
         nodes = alive()
         asked = request(config, [node["Resources"] for node in nodes])

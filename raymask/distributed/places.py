@@ -24,7 +24,7 @@ class Waiting:
         context = ray.get_runtime_context()
         self.job: str = context.get_job_id()
         self.head: str = context.gcs_address  # a machine may belong to several clusters
-        self.since: float | None = time.monotonic()
+        self.since: float | None = None
         self._said: float | None = None
 
     @property
@@ -35,20 +35,20 @@ class Waiting:
 
     def look(self) -> None:
         """Looks, and says so where the workers have had no place for long."""
-        if self._placed():
+        held = fitting(self.asked, [node["Resources"] for node in alive()])
+        states = {group.state for group in _groups(self.job, self.head)}
+        missing = "CREATED" not in states and held < self.asked.fewest
+        if not missing and not states & {"PENDING", "RESCHEDULING"}:
             self.since = self._said = None
             return
         now = time.monotonic()
         self.since = self.since or now
         if now - self.since > _FIRST and (self._said is None or now - self._said > _AGAIN):
             self._said = now
-            self.say(self._sentence())
+            self.say(self._sentence(held))
 
-    def _placed(self) -> bool:
-        return any(group.state == "CREATED" for group in _groups(self.job, self.head))
-
-    def _sentence(self) -> str:
-        fewest, held = self.asked.fewest, fitting(self.asked, [node["Resources"] for node in alive()])
+    def _sentence(self, held: int) -> str:
+        fewest = self.asked.fewest
         need = f"{fewest} worker{'s' if fewest > 1 else ''} with {self.asked.cpus:g} CPU" + (
             f" and {self.asked.gpus:g} GPU" if self.asked.gpus else ""
         )
@@ -64,7 +64,8 @@ class Waiting:
 
 @contextmanager
 def waiting(asked: Request, *, say: Callable[[str], None]) -> Iterator[Waiting]:
-    """Within it, a thread looks every few seconds."""
+    """Within it, a thread looks every few seconds; not in a trial, whose job has others' places, too."""
+    import ray
     from ray.util.state.exception import RayStateApiException
 
     watched, ended = Waiting(asked, say=say), threading.Event()
@@ -76,12 +77,18 @@ def waiting(asked: Request, *, say: Callable[[str], None]) -> Iterator[Waiting]:
             except (RayStateApiException, OSError):  # a cluster without a dashboard cannot say
                 watched.since = None
 
+    if ray.get_runtime_context().get_actor_id() is not None:
+        yield watched
+        return
     thread = threading.Thread(target=keep_looking, daemon=True)
     thread.start()
     try:
         yield watched
-    finally:
-        ended.set()
+    except BaseException:
+        ended.set()  # the cluster may not answer any more
+        raise
+    ended.set()
+    thread.join()
 
 
 def give_back() -> None:

@@ -99,6 +99,10 @@ class Nodes:
         self.nodes.append(Node(address, process, log))
         return self.nodes[-1]
 
+    def living(self) -> list[Node]:
+        """The nodes beside the head that were not killed, the oldest first."""
+        return [node for node in self.nodes if node.process.poll() is None]
+
     def alive(self) -> dict[str, str]:
         """Addresses of the nodes that the head believes to be alive, with their ids."""
         request = urllib.request.Request(

@@ -1,0 +1,98 @@
+"""What a cluster cannot do is said in one sentence, before anything is started."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.head import free_ports
+from tests.distributed.nodes import Nodes, cluster
+from tests.raymask.tiny_run import RECIPE, pictures
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+ANOTHER_RAY = "import ray; ray.__version__ = '2.1.0'; from raymask.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with cluster(tmp_path_factory.mktemp("cluster"), nodes=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refusals")
+    path = folder / "tiny.yaml"
+    path.write_text(RECIPE.replace("data:", f"data:\n  train: {pictures(folder / 'photos')}"))
+    return path
+
+
+def refused(
+    nodes: Nodes,
+    recipe: Path,
+    root: Path,
+    *changes: str,
+    python: tuple[str, ...] = ("-m", "raymask"),
+    before: tuple[str, ...] = (),
+    **environment: str,
+) -> str:
+    """What raymask says, on stderr, of a run that it does not begin."""
+    given = {"cluster.address": nodes.head.address, "workers": "1"} | dict(
+        each.split("=", 1) for each in changes
+    )
+    done = subprocess.run(
+        [*before, sys.executable, *python, "train", str(recipe), f"run.root={root}"]
+        + [f"{name}={value}" for name, value in given.items()],
+        env=nodes.environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("raymask: ")]
+    return sentence
+
+
+def test_no_cluster_at_the_address(nodes: Nodes, recipe: Path, tmp_path: Path):
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    said = refused(nodes, recipe, tmp_path, f"cluster.address={address}")
+    assert f"there is no Ray cluster at cluster.address={address}" in said
+
+
+def test_a_token_that_is_not_the_clusters(nodes: Nodes, recipe: Path, tmp_path: Path):
+    assert "refuses this process's token" in refused(nodes, recipe, tmp_path, RAY_AUTH_TOKEN="0" * 64)
+
+
+def test_another_version_of_ray(nodes: Nodes, recipe: Path, tmp_path: Path):
+    said = refused(nodes, recipe, tmp_path, python=("-c", ANOTHER_RAY))
+    assert "runs other versions than this process" in said and "2.1.0" in said
+
+
+def test_more_workers_than_the_cluster_holds(nodes: Nodes, recipe: Path, tmp_path: Path):
+    said = refused(nodes, recipe, tmp_path, "workers=3", "cluster.cpus=1")
+    assert "3 workers need 1 CPU" in said and "the cluster holds 1 of them" in said
+    assert "1 GPU" in refused(nodes, recipe, tmp_path, "cluster.gpus=1")
+    assert not any(tmp_path.iterdir())
+
+
+def test_storage_that_the_nodes_do_not_see(nodes: Nodes, recipe: Path, tmp_path: Path):
+    apart = ("unshare", "--map-root-user", "--mount")
+    if subprocess.run(
+        [*apart, "mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True
+    ).returncode:
+        pytest.skip("this machine does not let a process have a disk of its own")
+    own = (*apart, "sh", "-c", f'mount -t tmpfs none {tmp_path} && exec "$@"', "sh")
+    assert f"run.root={tmp_path} is not seen by the cluster's node" in refused(
+        nodes, recipe, tmp_path, before=own
+    )
+
+
+def test_a_name_that_another_run_has(nodes: Nodes, recipe: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "raymask", "train", str(recipe), f"run.root={tmp_path}", "run.name=a"]
+    subprocess.run([*command, "train.steps=1"], env=nodes.environment(), check=True, timeout=300)
+    assert "exists and is never overwritten" in refused(nodes, recipe, tmp_path, "run.name=a")
+    again = ("run.name=a", "run.resume=true", "optim.base_lr=0.5")
+    assert "optim.base_lr" in refused(nodes, recipe, tmp_path, *again)
