@@ -69,11 +69,9 @@ class Snapshot:
 
     def on_host(self) -> "Snapshot":
         """A copy, of what is not spread over ranks, that training does not change any more."""
-        # Cloned: safetensors refuses tensors that share memory, as tied or viewed ones do.
         whole = {part: named for part, named in self.parts.items() if part not in self.shared}
         copied = {
-            part: {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
-            for part, named in whole.items()
+            part: {name: _copied(tensor) for name, tensor in named.items()} for part, named in whole.items()
         }
         return Snapshot(copied, self.state)
 
@@ -88,6 +86,11 @@ class Snapshot:
                     "raymask resume goes on from the last complete one, or from the start"
                 ) from error
         (folder / "state.json").write_text(json.dumps(self.state, indent=2) + "\n")
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """One copy, wherever the tensor is: safetensors refuses those that share memory, as tied ones do."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def snapshot(
