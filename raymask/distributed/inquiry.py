@@ -45,6 +45,13 @@ class Inquiry:
 
 def inquire(search: Search, base: Config, space: Space) -> Inquiry:
     """The search with every default filled in. Raises ValueError, in a sentence, where it cannot work."""
+    inquiry = settle(search, base, space)
+    _check_data(inquiry.base, inquiry.search)
+    return inquiry
+
+
+def settle(search: Search, base: Config, space: Space) -> Inquiry:
+    """As `inquire`, without a look at the data, which another machine may hold."""
     draws = list(_draws(space, search)) if not search.evolves else _ends_of(space, search)
     paths = {path for values in draws for path in values}
     metric, mode = resolve(search.metric or space.metric, search.mode, paths)
@@ -77,7 +84,6 @@ def inquire(search: Search, base: Config, space: Space) -> Inquiry:
         )
     for values in draws:
         assignment.config("t000", values)
-    _check_data(base, metric, stops_early=scheduler != "none")
     modes = [(metric, mode)] + ([(against, "min")] if against != "none" else [])
     return Inquiry(search, base, space, assignment, modes)
 
@@ -117,7 +123,8 @@ def _with_paths(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update=places)})
 
 
-def _check_data(base: Config, metric: str, *, stops_early: bool) -> None:
+def _check_data(base: Config, search: Search) -> None:
+    assert search.metric is not None
     source, _ = open_train_and_val(base.data)
     plan(base.train, images=base.data.epoch_length(len(source)), evaluate_images=None)
-    check_measurable(metric, open_evaluation(base), stops_early=stops_early)
+    check_measurable(search.metric, open_evaluation(base), stops_early=search.scheduler != "none")

@@ -15,7 +15,7 @@ from raymask.distributed.job_command import (
 def tune_command(arguments: list[str], *, here: Path) -> Command:
     """`raymask tune SPACE KEY=VALUE...` as a job, which goes on where its search is if submitted again."""
     from raymask.config import load
-    from raymask.distributed.inquiry import inquire
+    from raymask.distributed.inquiry import settle
     from raymask.distributed.search import parse
     from raymask.distributed.space import names, open_space
 
@@ -27,7 +27,7 @@ def tune_command(arguments: list[str], *, here: Path) -> Command:
     search, changes = parse(source, words)
     base = load(search.preset, changes)
     root = shared_root(search.root, here=here, key="root")
-    name = str(inquire(search, base, open_space(source)).search.name)
+    name = str(settle(search, base, open_space(source)).search.name)
     preset, preset_files = config_file(search.preset, here=here)
     space, space_files = (source, ()) if source in names() else config_file(source, here=here)
     given = {

@@ -35,8 +35,16 @@ def commands(text: str) -> Iterator[list[str]]:
     """The words after `raymask` of each command line in a text: blocks of pages, entrypoints, scripts."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for line in joined.splitlines():
-        found = re.search(r"(?:^|\s)(?:python -m )?raymask (train|tune|submit|status|stop|doctor|resume)\b.*", line)
-        if found and not line.lstrip().startswith("#") and "`" not in line and "${" not in line and "$(" not in line:
+        found = re.search(
+            r"(?:^|\s)(?:python -m )?raymask (train|tune|submit|status|stop|doctor|resume)\b.*", line
+        )
+        if (
+            found
+            and not line.lstrip().startswith("#")
+            and "`" not in line
+            and "${" not in line
+            and "$(" not in line
+        ):
             yield shlex.split(found.group().strip().removeprefix("python -m "), comments=True)[1:]
 
 

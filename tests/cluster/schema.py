@@ -69,7 +69,7 @@ _JOB = _object(
 
 
 def check(document: dict[str, Any]) -> None:
-    """Raises jsonschema's or kubernetes_validate's ValidationError for a field or a value that is not there."""
+    """Raises jsonschema's or kubernetes_validate's ValidationError for what neither of them knows."""
     if document.get("apiVersion") != "ray.io/v1":
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
         return

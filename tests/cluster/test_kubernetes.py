@@ -73,7 +73,9 @@ def test_every_container_runs_one_image_whose_requests_are_its_limits(document: 
 
 
 @each
-def test_every_pod_sees_the_shared_volume_and_has_shared_memory_for_the_object_store(document: dict[str, Any]):
+def test_every_pod_sees_the_shared_volume_and_has_shared_memory_for_the_object_store(
+    document: dict[str, Any],
+):
     for pod in pods(document):
         container = pod["spec"]["containers"][0]
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -99,9 +101,9 @@ def test_nothing_trains_on_the_head_and_gpu_pods_come_and_go(document: dict[str,
     assert cluster["enableInTreeAutoscaling"] and cluster["autoscalerOptions"]["version"] == "v2"
     group = cluster["workerGroupSpecs"][0]
     assert group["minReplicas"] == 0 < group["maxReplicas"]
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in group["template"]["spec"][
-        "tolerations"
-    ]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in group["template"][
+        "spec"
+    ]["tolerations"]
     assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
 
 

@@ -89,5 +89,7 @@ def test_gpu_nodes_are_on_spot_and_the_head_is_not(path: Path):
 @each
 def test_the_shared_file_system_is_mounted_on_the_host_and_given_to_the_container(path: Path):
     config = documents(path)[0]
-    assert any("mountpoint -q /mnt/shared || sudo mount" in line for line in config["initialization_commands"])
+    assert any(
+        "mountpoint -q /mnt/shared || sudo mount" in line for line in config["initialization_commands"]
+    )
     assert "--volume /mnt/shared:/mnt/shared" in config["docker"]["run_options"]
