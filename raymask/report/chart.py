@@ -12,11 +12,15 @@ POINTS = 400  # more than the pixels of a chart would not show
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: values over images seen. Values that are not finite are left out."""
+    """One curve: values over images seen. Values that are not finite are left out.
+
+    shade: its CSS class, where it is not the number of the curve
+    """
 
     name: str
     images: Sequence[float]
     values: Sequence[float]
+    shade: str | None = None
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -38,19 +42,20 @@ class Chart:
 
     def svg(self) -> str:
         """The chart as an <svg> element, or "" where there is nothing to draw."""
-        curves = [(line.name, line.points) for line in self.lines]
-        curves = [(name, points) for name, points in curves if points]
+        curves = [(line, line.points) for line in self.lines]
+        curves = [(line, points) for line, points in curves if points]
         if not curves:
             return ""
         xs = [x for _, points in curves for x, _ in points]
         ys = [y for _, points in curves for _, y in points] + ([self.level[1]] if self.level else [])
         across = Axis.of([0.0, *xs])
         upward = Axis.of([*ys, 0.0] if self.from_zero else ys)
-        parts = [_grid(across, upward)]
+        parts = [grid(across, upward)]
         if self.level:
             parts.append(_level(self.level, upward))
-        parts += [_curve(number, points, across, upward) for number, (_, points) in enumerate(curves)]
-        label = escape(f"{self.title}: {', '.join(name for name, _ in curves)}")
+        for number, (line, points) in enumerate(curves):
+            parts.append(_curve(line.name, line.shade or f"c{number}", points, across, upward))
+        label = escape(f"{self.title}: {', '.join(line.name for line, _ in curves)}")
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
     @property
@@ -96,29 +101,32 @@ def number_text(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _x(share: float) -> float:
+def x_of(share: float) -> float:
+    """Where a share of the width lies, in units of the drawing."""
     return LEFT + share * (WIDTH - LEFT - RIGHT)
 
 
-def _y(share: float) -> float:
+def y_of(share: float) -> float:
+    """Where a share of the height lies."""
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(across: Axis, upward: Axis) -> str:
+def grid(across: Axis, upward: Axis) -> str:
+    """The lines and numbers behind curves or dots."""
     rows = []
     for tick in upward.ticks:
-        y = _y(upward.place(tick))
+        y = y_of(upward.place(tick))
         rows.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         rows.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number_text(tick)}</text>')
     for tick in across.ticks:
-        x = _x(across.place(tick))
+        x = x_of(across.place(tick))
         anchor = "end" if tick == across.ticks[-1] else "middle"
         rows.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="{anchor}">{number_text(tick)}</text>')
     return "".join(rows)
 
 
 def _level(level: tuple[str, float], upward: Axis) -> str:
-    y = _y(upward.place(level[1]))
+    y = y_of(upward.place(level[1]))
     words = y + 12 if y < TOP + 14 else y - 4
     return (
         f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -126,9 +134,9 @@ def _level(level: tuple[str, float], upward: Axis) -> str:
     )
 
 
-def _curve(number: int, points: list[tuple[float, float]], across: Axis, upward: Axis) -> str:
-    places = [(_x(across.place(x)), _y(upward.place(y))) for x, y in points]
+def _curve(name: str, shade: str, points: list[tuple[float, float]], across: Axis, upward: Axis) -> str:
+    places = [(x_of(across.place(x)), y_of(upward.place(y))) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     dots = places if len(places) <= 30 else places[-1:]
-    marks = "".join(f'<circle class="c{number}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in dots)
-    return f'<polyline class="c{number}" points="{path}"/>{marks}'
+    marks = "".join(f'<circle class="{shade}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in dots)
+    return f'<polyline class="{shade}" points="{path}"><title>{escape(name)}</title></polyline>{marks}'

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from raymask import __version__
 from raymask.report.chart import number_text
 from raymask.report.curves import curves
 from raymask.report.facts import Facts, read_facts
 from raymask.report.gallery import Gallery, attention, nearest, views
+from raymask.report.pages import templates, write_page
 from raymask.report.verdict import judge
 
 MEASURED = {"eval": "trained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -49,26 +48,17 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Facts], Gallery]]] = {
 }
 
 
-def write_report(run: Path | str, *, out: Path | str | None = None) -> Path:
+def write_run_report(run: Path | str, *, out: Path | str | None = None) -> Path:
     """Writes RUN/report.html; returns its path. Raises ValueError where the run has no checkpoint yet."""
     facts = read_facts(run)
     file = Path(out) if out is not None else facts.run / "report.html"
-    beside = file.with_name(f".{file.name}")
-    beside.write_text(render(facts), encoding="utf-8")
-    beside.replace(file)
-    return file
+    return write_page(render(facts), file)
 
 
 def render(facts: Facts) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("raymask", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    template = templates().get_template("report.html")
+    return template.render(
         name=facts.config.run.name or facts.run.name,
         verdict=judge(facts.training, facts.evaluations, uniform=facts.uniform),
         about=_about(facts),
@@ -134,7 +124,7 @@ def _table(facts: Facts) -> tuple[list[str], list[tuple[str, list[str]]]]:
     results = {MEASURED.get(measured, measured): values for measured, values in facts.results.items()}
     names = list(dict.fromkeys(name for values in results.values() for name in values))
     order = sorted(names, key=lambda name: ("knn" not in name, "linear" not in name, len(name), name))
-    percent = [any(what in name for what in ("knn", "linear", "finetune")) for name in order]
+    percent = [any(what in name for what in ("knn", "linear", "finetune", "shots")) for name in order]
     rows = [
         (
             measured,
