@@ -196,7 +196,7 @@ def export(run: RunOrCheckpoint, changes: Changes = None) -> None:
 
 @app.command()
 def report(run: RunPath, changes: Changes = None) -> None:
-    """Write report.html of a run: curves, masks, attention, cost. Setting: out=FILE."""
+    """Write report.html of a run (curves, masks, attention, cost) or of a search. Setting: out=FILE."""
     from pipelines.settings import Settings
     from raymask.overrides import settings_of
     from raymask.report import write_report

@@ -126,11 +126,10 @@ def _schedules(search: Searched, shades: dict[str, str]) -> list[Chart]:
 
 
 def _curves(search: Searched, shades: dict[str, str]) -> Chart:
-    lines = [
-        Line(_named(trial, search.metric), *(list(part) for part in zip(*trial.curve)), shades[trial.id])
-        for trial in _bottom_up(search)
-        if trial.curve
-    ]
+    lines = []
+    for trial in _bottom_up(search):
+        images, values = [at for at, _ in trial.curve], [value for _, value in trial.curve]
+        lines.append(Line(_named(trial, search.metric), images, values, shades[trial.id]))
     return Chart(f"{search.metric} over images", lines)
 
 
