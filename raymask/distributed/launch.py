@@ -60,7 +60,7 @@ def resume_on_ray(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Pa
 def _fit(config: Config, asked: Request, folder: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
     shown = nullcontext() if _is_heard(config) else followed(folder / "train.log")
-    lifeline = Lifeline()
+    lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
     with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
         for attempt in range(_AGAIN + 1):
             outcome = _in_thread(config, asked, folder, stop, places, lifeline)

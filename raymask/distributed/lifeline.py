@@ -12,9 +12,12 @@ class LostCluster(OSError):
 
 
 class Lifeline:
-    """Looks for the cluster's head and for this process's own node, by their open ports."""
+    """Looks for the cluster's head and for this process's own node, by their open ports.
 
-    def __init__(self) -> None:
+    then: what a user can do once the cluster is gone
+    """
+
+    def __init__(self, *, then: str) -> None:
         import ray
 
         context = ray.get_runtime_context()
@@ -22,6 +25,7 @@ class Lifeline:
         self.own = (own["NodeManagerAddress"], own["NodeManagerPort"])
         host, _, port = context.gcs_address.rpartition(":")
         self.head = (host.strip("[]"), int(port))
+        self.then = then
         self._looked = 0.0
         self._missed = 0  # looks in a row for which this process's node was away
         self._away: float | None = None  # since when the head is
@@ -36,7 +40,7 @@ class Lifeline:
         self._away = None if _listens(self.head) else self._away or now
         if self._missed > 1 or (self._away is not None and now - self._away > _GRACE):
             where = f"{self.head[0]}:{self.head[1]}"
-            raise LostCluster(f"the Ray cluster at {where} is gone: its head does not answer any more")
+            raise LostCluster(f"the Ray cluster at {where} is gone, its head does not answer: {self.then}")
 
     def wait(self) -> None:
         """Returns once the cluster answers, after a loss. Raises LostCluster where it is gone."""

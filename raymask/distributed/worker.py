@@ -12,6 +12,7 @@ from raymask.distributed.train_context import TrainContext
 from raymask.signals import Stopped
 from raymask.train import train
 
+_TIME = "%Y-%m-%d %H:%M:%S"  # as in train.log
 _PATIENCE = 60.0  # seconds that a worker may take to die whose node was lost
 _FATAL = ("Diverged", "OutOfMemoryError", "InductorError", "BackendCompilerFailed")
 
@@ -47,13 +48,14 @@ class Watch(UserCallback):
         for error in worker_exceptions.values():
             if isinstance(error, ValueError) or type(error).__name__ in _FATAL:
                 raise error
-        self.lost += 1
+        taken = any(getattr(_death(error), "preempted", False) for error in worker_exceptions.values())
+        self.lost += not taken  # as Ray counts
         then = "all start again from the last checkpoint" if self.lost <= self.failures else "the run ends"
+        count = (
+            "" if taken else f" (time {self.lost} of the {self.failures} that cluster.max_failures allows)"
+        )
         with self.log.open("a") as file:
-            file.write(
-                f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {described(worker_exceptions)}: {then} "
-                f"(time {self.lost} of the {self.failures} that cluster.max_failures allows)\n"
-            )
+            file.write(f"{time.strftime(_TIME)}  {described(worker_exceptions)}: {then}{count}\n")
 
 
 def described(errors: dict[int, Exception]) -> str:

@@ -17,6 +17,7 @@ import torch
 from raymask import state
 from tests.benchmarks._processes import tree
 from tests.distributed.nodes import Node, Nodes
+from tests.raymask.tiny_run import pictures
 
 LOG, CHECKPOINT = 5, 21  # steps between two lines, and two checkpoints; together only at every 105th step
 DEADLINE = 900  # seconds that anything may take on a machine that does other things as well
@@ -37,6 +38,13 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
+
+
+def written_recipe(folder: Path) -> Path:
+    """The recipe in a file, with pictures beside it."""
+    path = folder / "tiny.yaml"
+    path.write_text(RECIPE.replace("data:", f"data:\n  train: {pictures(folder / 'photos')}"))
+    return path
 
 
 @dataclass

@@ -10,7 +10,6 @@ from tests.distributed.survival import (
     CHECKPOINT,
     ENVIRONMENT,
     LOG,
-    RECIPE,
     Run,
     assert_equal,
     assert_nothing_torn,
@@ -21,18 +20,15 @@ from tests.distributed.survival import (
     outlive,
     replace_node,
     workers,
+    written_recipe,
 )
-from tests.raymask.tiny_run import pictures
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("survival")
-    path = folder / "tiny.yaml"
-    path.write_text(RECIPE + f"data.train: {pictures(folder / 'photos')}\n")
-    return path
+    return written_recipe(tmp_path_factory.mktemp("survival"))
 
 
 @pytest.fixture(scope="module")
