@@ -152,14 +152,22 @@ def _restore(training: Training, folder: Path, context: RunContext, running: Run
         if found is None:
             if leads:
                 metrics.truncate(lines, -1)
-            return 0, f"{folder}: {plan.steps} steps on {describe(training.device)}"
+            return 0, f"{folder}: {plan.steps} steps on {_place(training)}"
         saved = state.describe(found)
         _check_origin(found, saved, training)
         loaded = state.restore(found, method=training.method, optimiser=training.optimiser)
         running.restore(state.part(found, "running"), leads=leads)
         if leads:
             metrics.truncate(lines, saved["step"])
-        return saved["step"], f"{found}: {loaded}; continuing at step {saved['step']} of {plan.steps}"
+        return saved["step"], (
+            f"{found}: {loaded}; continuing at step {saved['step']} of {plan.steps} on {_place(training)}"
+        )
+
+
+def _place(training: Training) -> str:
+    """What it trains on: "CPU (AVX512, 1 threads) x 2"."""
+    size = training.world.size
+    return describe(training.device) + (f" x {size}" if size > 1 else "")
 
 
 def _check_origin(found: Path, saved: dict, training: Training) -> None:
