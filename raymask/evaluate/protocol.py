@@ -15,6 +15,7 @@ from raymask.evaluate.features import Features, pixels
 from raymask.evaluate.health import effective_rank, feature_std, lidar
 from raymask.evaluate.knn import knn_ranks, top_of, unit
 from raymask.evaluate.linear import probe
+from raymask.evaluate.low_shot import low_shot
 from raymask.evaluate.ranks import extract_share, gather
 from raymask.evaluate.settings import Evaluate
 from raymask.evaluate.splits import HEALTH_IMAGES, Split, open_split, why_no_accuracies
@@ -92,11 +93,27 @@ def evaluate(
         return results
     queries = share(evaluation.queries)
     results |= _knn(evaluation, bank, queries, world=world)
+    if not final or not (settings.linear or settings.low_shot):
+        return results
+    whole = gather(queries, world=world, linear=linear)
+    if settings.low_shot:
+        results |= _low_shot(evaluation, bank, whole)
     if linear:
         views = _views(backbone, evaluation, world, dtype) if several else bank.linear[None]
-        whole = gather(queries, world=world, linear=True)
         results |= _linear(evaluation, views, bank.labels, whole, world=world)
     return results
+
+
+def _low_shot(evaluation: Evaluation, bank: Features, queries: Features) -> dict[str, float]:
+    found = low_shot(
+        unit(bank.cls),
+        bank.labels,
+        unit(queries.cls),
+        queries.labels,
+        classes=evaluation.classes,
+        temperature=evaluation.settings.temperature,
+    )
+    return {f"eval/shots{shots}_top1": value for shots, value in found.items()}
 
 
 def evaluate_pixels(evaluation: Evaluation) -> dict[str, float]:

@@ -15,6 +15,7 @@ class Evaluate(Settings):
 
     knn: neighbour counts of the weighted k-NN; empty turns it off
     temperature: a neighbour's vote is exp(cosine similarity / temperature)
+    low_shot: also k-NN from 1, 5, 10 and 20 labelled images a class, at the end of a run
     linear: also fit a linear probe on the frozen features, at the end of a run
     linear_recipe: DINO's probe, or that of the masked autoencoders (MAE, ConvMAE, DMJD)
     linear_epochs, linear_views: its passes over the bank, and augmented copies of the bank it is fitted on
@@ -34,6 +35,7 @@ class Evaluate(Settings):
 
     knn: tuple[PositiveInt, ...] = (10, 20, 100, 200)
     temperature: float = Field(0.07, gt=0)
+    low_shot: bool = False
     linear: bool = False
     linear_recipe: LinearRecipe = "dino"
     linear_epochs: PositiveInt | None = None

@@ -47,5 +47,6 @@ def test_every_preset_trains_resumes_and_evaluates_on_the_demo_s_images(
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
     capsys.readouterr()
-    assert raymask("evaluate", run) == 0
-    assert "knn5_top1" in capsys.readouterr().out
+    assert raymask("evaluate", run, "evaluate.linear=true") == 0
+    said = capsys.readouterr().out
+    assert "knn5_top1" in said and "linear_top1" in said
