@@ -54,6 +54,9 @@ def test_every_verb_is_there_and_has_a_line_of_help(call):
         "demo",
         "doctor",
         "presets",
+        "submit",
+        "status",
+        "stop",
     ]:
         assert f"  {verb} " in out
     assert {command.callback.__doc__ is not None for command in app.registered_commands} == {True}
