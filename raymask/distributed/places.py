@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from raymask.distributed.preflight import Request, alive, fitting
@@ -99,15 +99,16 @@ def give_back() -> None:
     """
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.state.exception import RayStateApiException
 
     context = ray.get_runtime_context()
     if context.get_actor_id() is not None:
         return
-    for group in _groups(context.get_job_id(), context.gcs_address):
-        if group.state != "REMOVED":
-            remove_placement_group(
-                PlacementGroup(ray.PlacementGroupID.from_hex(group.placement_group_id))  # type: ignore
-            )
+    with suppress(RayStateApiException):  # a cluster without a dashboard cannot say
+        for group in _groups(context.get_job_id(), context.gcs_address):
+            if group.state != "REMOVED":
+                name: Any = ray.PlacementGroupID.from_hex(group.placement_group_id)
+                remove_placement_group(PlacementGroup(name))
 
 
 def _groups(job: str, head: str) -> list[Any]:
