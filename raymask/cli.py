@@ -64,7 +64,7 @@ def resume(run: RunPath, changes: Changes = None) -> None:
     if (run / "search.yaml").exists():
         from raymask.distributed.tune import resume_tune
 
-        resume_tune(run, changes=changes or [])
+        _reported(resume_tune(run, changes=changes or []))
         return
     from raymask.train import changed, resume
 
@@ -92,7 +92,7 @@ def tune(
     """Search settings: raymask tune mask_ratio preset=dino-random-mask-laptop budget=400000 data=photos."""
     from raymask.distributed.tune import tune
 
-    tune(space, words or [])
+    _reported(tune(space, words or []))
 
 
 @app.command()
@@ -308,18 +308,26 @@ def stop(
     run: Annotated[str, typer.Argument(metavar="RUN", help="name or directory", show_default=False)],
     address: Address = None,
 ) -> None:
-    """End the job of a run that raymask submit sent, after a checkpoint."""
+    """End a run after a checkpoint: one that raymask submit sent, or one that trains in this directory."""
     from raymask.distributed.job_status import about
     from raymask.distributed.jobs import stop
 
     ended = stop(run, address=address, say=_say)
-    _say(about(ended))
-    _say("submit the same command again to go on from there")
+    if ended is not None:
+        _say(about(ended))
+        _say("submit the same command again to go on from there")
 
 
 def _say(text: str) -> None:
     """A remark beside what a verb prints."""
     print(f"raymask: {text}", file=sys.stderr, flush=True)
+
+
+def _reported(search: Path) -> None:
+    """Writes the report of a search that has ended."""
+    from raymask.report import write_report
+
+    print(f"report: {write_report(search)}")
 
 
 def _done(run: Path) -> None:

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymask.distributed import token
@@ -69,6 +70,16 @@ def connect(address: str) -> JobsClient:
 def is_open(address: str) -> bool:
     """Whether everybody who reaches the cluster may run programs on it."""
     return _authentication_mode(address) == "disabled"
+
+
+def reach(where: str, *, address: str | None, run: str) -> JobsClient | None:
+    """A client of the cluster; None where nobody named one or is there, and the run's directory is here."""
+    try:
+        return connect(where)
+    except NoCluster:
+        if address or os.environ.get(_API) or not Path(run).expanduser().is_dir():
+            raise
+        return None
 
 
 @contextmanager

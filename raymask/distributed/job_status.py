@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from raymask.distributed.dashboard import NoCluster, connect, find_address
+from raymask.distributed.dashboard import find_address, reach
 from raymask.distributed.job_logs import exit_code, last_line
 from raymask.distributed.jobs import Job, as_sent, find
 from raymask.standing import of_search, standing
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def status(run: str, *, address: str | None) -> Iterator[str]:
     """What is known of a run, given by its name or folder, in lines. Raises ValueError where nothing is."""
     where = find_address(address)
-    client = _client(where, asked=bool(address or os.environ.get("RAY_API_SERVER_ADDRESS")), run=run)
+    client = reach(where, address=address, run=run)
     jobs = find(client, as_sent(run), where=where) if client is not None else []
     folder = Path(jobs[-1].folder if jobs else run).expanduser()
     if not jobs and not folder.is_dir():
@@ -42,16 +41,6 @@ def about(job: Job) -> str:
         reasons = [text for text in job.message.splitlines() if text.strip()]
         line += f", exit code {exit_code(job)}" + (f": {reasons[-1].strip()}" if reasons else "")
     return line
-
-
-def _client(where: str, *, asked: bool, run: str) -> JobsClient | None:
-    """A client of the cluster; None where nobody named it or is there, and the run's directory is here."""
-    try:
-        return connect(where)
-    except NoCluster:
-        if asked or not Path(run).expanduser().is_dir():
-            raise
-        return None
 
 
 def _progress(folder: Path, jobs: list[Job], client: JobsClient | None, *, where: str) -> list[str]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymask.distributed import packaging, token
-from raymask.distributed.dashboard import answers, connect, find_address, is_open
+from raymask.distributed.dashboard import answers, connect, find_address, is_open, reach
 from raymask.distributed.job_command import Command, command
+from raymask.signals import ask_to_stop
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -151,16 +152,18 @@ def find(client: JobsClient, run: str, *, where: str) -> list[Job]:
     return jobs
 
 
-def stop(run: str, *, address: str | None, say: Say) -> Job:
-    """Ends the run's job after a checkpoint, and waits for that. Raises ValueError where none is ours."""
+def stop(run: str, *, address: str | None, say: Say) -> Job | None:
+    """Has a run write a checkpoint and end: its job, for which it waits, or who trains in its directory here.
+
+    Raises ValueError where there is none, or where the job is not the user's own.
+    """
     where = find_address(address)
-    client = connect(where)
-    jobs = find(client, as_sent(run), where=where)
-    if not jobs:
-        raise ValueError(f"no job of a run '{run}' is known at {where}: raymask stops only what it has sent")
+    client = reach(where, address=address, run=run)
+    jobs = find(client, as_sent(run), where=where) if client is not None else []
+    if client is None or not (jobs and jobs[-1].active):
+        _stop_here(run, jobs, where=where, say=say)
+        return None
     job = jobs[-1]
-    if not job.active:
-        raise ValueError(f"the run '{run}' is not running: its job {job.id} has ended ({job.status.lower()})")
     if job.user not in (None, _user()) and "/" not in run:
         raise ValueError(
             f"job {job.id} of the run '{run}' was sent by {job.user}: if you mean it, name the run by its "
@@ -170,6 +173,20 @@ def stop(run: str, *, address: str | None, say: Say) -> Job:
     with answers(where):
         client.stop_job(job.id)
     return wait(client, job, where=where, seconds=GRACE + 30)
+
+
+def _stop_here(run: str, jobs: list[Job], *, where: str, say: Say) -> None:
+    """Asks whoever trains in the directory `run`, without a job that is known to run."""
+    if jobs:
+        last = jobs[-1]
+        raise ValueError(
+            f"the run '{run}' is not running: its job {last.id} has ended ({last.status.lower()})"
+        )
+    folder = Path(run).expanduser()
+    if not (folder / "config.yaml").exists():
+        raise ValueError(f"no job of a run '{run}' is known at {where}: raymask stops only what it has sent")
+    ask_to_stop(folder)
+    say(f"whoever trains in {folder} is asked to write a checkpoint and end")
 
 
 def wait(client: JobsClient, job: Job, *, where: str, seconds: float) -> Job:

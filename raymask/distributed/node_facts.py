@@ -4,6 +4,8 @@ Sent as text (`python -c`), so it imports nothing of ours.
 """
 
 import json
+import logging
+from typing import Any
 
 MARK = "RAYMASK_NODES "
 
@@ -34,7 +36,7 @@ def all_nodes() -> list[dict]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ray.init(logging_level="ERROR", log_to_driver=False)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False)
     ask = ray.remote(facts).options
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = [
@@ -46,9 +48,9 @@ def all_nodes() -> list[dict]:
     ray.wait(asked, num_returns=len(asked), timeout=60)
     found = []
     for node, answer in zip(nodes, asked):
-        here = {"ip": node["NodeManagerAddress"], "resources": node["Resources"]}
+        here: dict[str, Any] = {"ip": node["NodeManagerAddress"], "resources": node["Resources"]}
         try:
-            here.update(ray.get(answer, timeout=0.1))
+            here.update(ray.get(answer, timeout=0.1))  # type: ignore[arg-type]
         except Exception as error:  # whatever a node says instead of its facts is a finding, too
             here["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
         found.append(here)

@@ -4,6 +4,7 @@ Ray does the packing; this looks beforehand, with Ray's own walk over the files,
 is named within a second instead of after an upload.
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,16 +43,11 @@ def look(folder: Path) -> Package:
         if package.bytes > LIMIT or len(package.files) > MOST:
             raise ValueError(_too_much(package, sizes))
 
+    # Ray would log what it leaves out, and each path above a refused one.
+    silent = logging.Logger("packaging", logging.CRITICAL + 1)
     excludes = [_get_excludes(folder, get_runtime_env_default_excludes())]
-    _dir_travel(folder, excludes, add, include_gitignore=True, logger=_Silent())
+    _dir_travel(folder, excludes, add, include_gitignore=True, logger=silent)
     return package
-
-
-class _Silent:
-    """Stands where Ray logs what it leaves out, and each path above one that was refused."""
-
-    def info(self, *words: object) -> None: ...
-    def error(self, *words: object) -> None: ...
 
 
 def check(package: Package, *, needed: tuple[str, ...], token: Path | None) -> None:
