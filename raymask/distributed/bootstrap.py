@@ -14,6 +14,8 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Deaths are told by our own sentences.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing|has been marked dead because",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl is ours
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

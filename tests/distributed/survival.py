@@ -102,10 +102,10 @@ class Run:
         return max((line["step"] for line in _lines(path)), default=0) if path.exists() else 0
 
     def begins(self) -> list[int]:
-        """The steps at which it was gone on with, in order."""
+        """The steps at which workers began, in order: 0, then where the run was gone on with."""
         log = self.folder / "train.log"
         text = log.read_text() if log.exists() else ""
-        return [int(step) for step in re.findall(r"continuing at step (\d+)", text)]
+        return [int(step or 0) for step in re.findall(r"continuing at step (\d+)|: \d+ steps on", text)]
 
     def until(self, holds: Callable[[], object], *, otherwise: str) -> None:
         """Waits, while the process lives, for something to hold."""
