@@ -2,8 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 
 from raymask.trackers.tracker import Tracker
 
@@ -14,10 +15,21 @@ _SAFE = "metrics.jsonl has everything, and the run goes on"
 
 
 class Apart:
-    """Hands lines to the tracker that `opened` makes, in order. What fails is said once, then left alone."""
+    """Hands lines to the tracker that `opened` makes, in order. What fails is said once, then left alone.
 
-    def __init__(self, kind: str, opened: Callable[[], Tracker], *, say: Callable[[str, str], None]) -> None:
-        self._kind, self._say = kind, say
+    missed: lines from before; reached: is told of each step that the tracker has taken
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        opened: Callable[[], Tracker],
+        *,
+        say: Callable[[str, str], None],
+        missed: Iterable[tuple[int, Mapping[str, float]]] = (),
+        reached: Callable[[int], None] | None = None,
+    ) -> None:
+        self._kind, self._say, self._missed, self._reached = kind, say, missed, reached
         self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(WAITING)
         self._trouble: str | None = None
         self._left_out = 0
@@ -54,8 +66,10 @@ class Apart:
     def _work(self, opened: Callable[[], Tracker]) -> None:
         try:
             tracker = opened()
-            while (line := self._lines.get()) is not None:
-                tracker.log(*line)
+            for step, metrics in chain(self._missed, iter(self._lines.get, None)):
+                tracker.log(step, metrics)
+                if self._reached is not None:
+                    self._reached(step)
             tracker.close()
         except Exception as error:  # whatever somebody else's client raises must not reach the run
             first = next(iter(str(error).splitlines()), "")

@@ -11,7 +11,10 @@ FILE = "trackers.json"
 
 
 class Identity:
-    """trackers.json: a name that no other run has, and what each tracker calls this one. Thread-safe."""
+    """trackers.json: a name that no other run has, what each tracker calls this one, and what it knows of it.
+
+    Thread-safe.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
@@ -28,6 +31,15 @@ class Identity:
     def called(self, where: str) -> str | None:
         """What the run is called there (a kind of tracker and its place), or None if it never was."""
         return self._known.get(where)
+
+    def reached(self, where: str) -> int:
+        """The last step of which it was told there, -1 before any."""
+        return int(self._known.get(f"reached {where}", -1))
+
+    def reach(self, where: str, step: int) -> None:
+        """Remembers a step of which it was told there."""
+        if step != self.reached(where):
+            self.keep(f"reached {where}", str(step))
 
     def keep(self, where: str, name: str) -> None:
         """Remembers what the run is called there."""

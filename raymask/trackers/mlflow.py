@@ -38,7 +38,8 @@ class ToMLflow:
         uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         self._metric = Metric
         self._reached: dict[str, int] = {}
-        with _alone(about.home if uri == own else None):
+        with _alone(uri):
+            _lay_out(uri)
             self.client = MlflowClient(tracking_uri=uri)
             found = self._found(about, uri)
             self._again = found is not None
@@ -116,12 +117,31 @@ def flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
             yield f"{before}{key}", value
 
 
+def _file(uri: str) -> Path | None:
+    """The file of an SQLite store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
 @contextmanager
-def _alone(home: Path | None) -> Iterator[None]:
+def _alone(uri: str) -> Iterator[None]:
     """One process at a time: trials that begin together would all lay out the same SQLite file."""
-    if home is None:
+    store = _file(uri)
+    if store is None:
         yield
         return
-    with (home / ".mlflow.lock").open("ab") as file:
+    with store.with_name(f".{store.name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _lay_out(uri: str) -> None:
+    """Makes an SQLite store that is not there, beside its place: MLflow takes seconds to make its tables, and
+    cannot go on with half of them after a kill."""
+    from mlflow import MlflowClient
+
+    store = _file(uri)
+    if store is not None and not store.exists():
+        beside = store.with_name(f".{store.name}.new")
+        beside.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{beside}").search_experiments(max_results=1)
+        beside.replace(store)

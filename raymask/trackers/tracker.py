@@ -23,7 +23,7 @@ class About:
     """A run, as its trackers know it.
 
     folder: the run directory; name: what people call the run; config: its tree of plain values
-    begin: the first step whose lines are written again: what a tracker has from there on is of no account
+    begin: the first step whose lines come now: what a tracker has from there on is of no account
     """
 
     folder: Path

@@ -37,10 +37,10 @@ def test_a_run_and_its_continuation_are_one_run_with_every_line_once(recipe: str
     run = train(
         config(recipe, "track=[tensorboard, mlflow]", "train.log_steps=1", "train.checkpoint_images=24")
     )
-    known = json.loads((run / "trackers.json").read_text())
+    known = who(run)
     cut_back(run, step=2)
     resume(run)
-    assert json.loads((run / "trackers.json").read_text()) == known
+    assert who(run) == known and set(known) > {"id"}
     assert "does not follow" not in (run / "train.log").read_text()
     lines = list(read(run / "metrics.jsonl"))
     (experiment,) = [one for one in client(run.parent).search_experiments() if one.name == "raymask"]
@@ -51,6 +51,56 @@ def test_a_run_and_its_continuation_are_one_run_with_every_line_once(recipe: str
             assert points(run.parent, followed.info.run_id, name) == expected
         assert shown(run, name) == expected
     assert followed.info.status == "FINISHED" and not list((run / "tensorboard").glob("**/mlruns"))
+
+
+def who(run: Path) -> dict[str, str]:
+    """Who the run is to its trackers."""
+    known = json.loads((run / "trackers.json").read_text())
+    return {where: name for where, name in known.items() if not where.startswith("reached")}
+
+
+def test_a_tracker_that_is_asked_for_later_gets_what_was_before(recipe: str):
+    pytest.importorskip("tensorboard")
+    from tests.raymask.trackers.test_tensorboard import shown
+
+    run = train(config(recipe, "train.log_steps=1"))
+    resume(run, ["track=tensorboard"])
+    lines = list(read(run / "metrics.jsonl"))
+    for name in ("loss", "eval/effective_rank"):
+        expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
+        assert shown(run, name) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_was_killed_has_every_line_in_each_tracker_once(photos: Path, tmp_path: Path):
+    """Killed while MLflow may still be starting, so that what it missed has to be told later."""
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("mlflow")
+    from tests.raymask.test_resume import SETTINGS, finish, kill_when, last_step, start
+    from tests.raymask.trackers.test_mlflow import client, points
+    from tests.raymask.trackers.test_tensorboard import shown
+
+    run = tmp_path / "runs" / "a"
+    words = (
+        "train",
+        "dino-random-mask",
+        *SETTINGS,
+        f"data={photos}",
+        "run.name=a",
+        "track=[tensorboard, mlflow]",
+    )
+    kill_when(start(tmp_path, *words), lambda: last_step(run) >= 5)
+    kill_when(start(tmp_path, "resume", str(run)), lambda: last_step(run) >= 15)
+    finish(start(tmp_path, "resume", str(run)), tmp_path)
+    assert "does not follow" not in (run / "train.log").read_text()
+    lines = list(read(run / "metrics.jsonl"))
+    (experiment,) = [one for one in client(run.parent).search_experiments() if one.name == "raymask"]
+    (followed,) = client(run.parent).search_runs([experiment.experiment_id])
+    for name in ("loss", "grad_norm", "eval/effective_rank"):
+        expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
+        assert len(expected) > 3 and shown(run, name) == expected
+        assert points(run.parent, followed.info.run_id, name) == expected
 
 
 def cut_back(run: Path, *, step: int) -> None:
@@ -170,5 +220,5 @@ def test_each_tracker_keeps_its_own_name_of_the_run(tmp_path: Path):
         opened.log(1, {"loss": 1.0})
         opened.close()
         assert not heard
-        known.append(json.loads((tmp_path / "trackers.json").read_text()))
+        known.append(who(tmp_path))
     assert known[0] == known[1] and len(known[0]) == 2 and len(known[0]["id"]) == 16
