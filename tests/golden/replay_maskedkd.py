@@ -14,17 +14,12 @@ from torch import Tensor, nn
 
 from pipelines.repeats import repeated_order
 from raymask.backbone import VisionBackbone
-from raymask.distillation import (
-    base_loss,
-    combine,
-    deit_soft_loss,
-    hard_loss,
-    manifold_terms,
-    soft_loss,
-)
+from raymask.distillation import base_loss, combine, manifold_terms
 from raymask.epoch_cosine import EpochCosine
 from raymask.masks.select import keep_highest, patch_scores
+from raymask.methods.kd_objectives import Deit, Hard, Lesson, Soft
 from raymask.progress import Progress
+from raymask.streams import Rng
 from raymask.teachers import Frozen, cls_attention
 from raymask.vit import Backbone
 from tests.golden.cases import Case, Deviation, compare, replays
@@ -158,9 +153,11 @@ def replay_losses(case: Case) -> list[Deviation]:
     """Soft and hard distillation beside each base loss, and the length of the gradient."""
     losses, lengths = [], []
     for row in case.meta["hyper_parameters"]["rows"]:
-        student = case["student_logits"].double().requires_grad_()
-        teacher = case["teacher_logits"].double()
-        loss = combine(_base(row["base"], student, case), _kd(row, student, teacher), alpha=row["alpha"])
+        student, teacher = case["student_logits"].double().requires_grad_(), case["teacher_logits"].double()
+        chosen = {"soft": Soft, "hard": Hard}[row["type"]](
+            alpha=row["alpha"], **({"temperature": row["tau"]} if row["type"] == "soft" else {})
+        )
+        loss = _distilled(chosen, _base(row["base"], student, case), student, teacher)
         losses.append(loss)
         lengths.append(torch.autograd.grad(loss, student)[0].norm())
     return [
@@ -177,10 +174,11 @@ def _base(name: str, student: Tensor, case: Case) -> Tensor:
     )
 
 
-def _kd(row: dict, student: Tensor, teacher: Tensor, *, per_class: bool = False) -> Tensor:
-    if row["type"] == "hard":
-        return hard_loss(student, teacher)
-    return (deit_soft_loss if per_class else soft_loss)(student, teacher, temperature=row["tau"])
+def _distilled(objective: Soft | Hard | Deit, base: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss that an objective makes of a base loss and of the logits that are distilled."""
+    now = Progress(0, 1, 1)
+    terms = objective.terms(Lesson(student, teacher), now, Rng(0, 0))
+    return combine(base, torch.stack(list(terms.values())).sum(), alpha=objective.alpha(now))
 
 
 @replays("maskedkd/deit_token_losses")
@@ -189,8 +187,8 @@ def replay_deit_losses(case: Case) -> list[Deviation]:
     cls, dist, teacher = (case[name].double() for name in ("cls_logits", "dist_logits", "teacher_logits"))
     base, losses = base_loss(cls, case["labels"]), []
     for row in case.meta["hyper_parameters"]["rows"]:
-        distilled = None if row["type"] == "none" else _kd(row, dist, teacher, per_class=True)
-        losses.append(base if distilled is None else combine(base, distilled, alpha=row["alpha"]))
+        chosen = Deit(alpha=row["alpha"], temperature=row["tau"], hard=row["type"] == "hard")
+        losses.append(base if row["type"] == "none" else _distilled(chosen, base, dist, teacher))
     return [_near(case, "losses", torch.stack(losses), case["loss_values"])]
 
 

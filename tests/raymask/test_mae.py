@@ -100,7 +100,7 @@ def test_only_a_moving_average_moves_and_only_by_its_momentum():
     method.update_teacher(progress())
     moved = {n: p - before[n] for n, p in method.teacher.backbone.named_parameters()}
     assert all(torch.allclose(m, torch.full_like(m, 0.25)) for m in moved.values())
-    assert method.rates(progress()) == {"momentum": 0.75}
+    assert method.rates(progress()) == {"momentum": 0.75, "views": 1}
 
 
 def test_without_a_moving_average_the_student_stands_in_for_the_teacher():
