@@ -9,7 +9,7 @@ import yaml
 
 from raymask.config import Config, load, to_tree
 from raymask.schedules import Schedule
-from raymask.schema import kind_of, members
+from raymask.schema import class_at, kind_of, members
 from raymask.state import differences
 
 FILE = "best.yaml"
@@ -44,7 +44,7 @@ def _changes(config: Config, preset: str) -> dict[str, Any]:
     """{path: value} of what differs from the preset; schedules are whole, and constants bare numbers."""
     base, now = to_tree(load(_absolute(preset))), to_tree(config)
     found = {}
-    for path in differences(base, now):
+    for path in _differences(base, now):
         above, _, _ = path.rpartition(".")
         if above and _is_schedule(_at(now, above)):
             path = above
@@ -52,6 +52,19 @@ def _changes(config: Config, preset: str) -> dict[str, Any]:
         constant = _is_schedule(value) and value["kind"] == "constant"
         if path not in _PLACES:
             found[path] = value["value"] if constant else value
+    return found
+
+
+def _differences(base: dict, now: dict) -> list[str]:
+    """The dotted keys that differ; a `kind` that is an ordinary choice (mask.kind) is a key like others."""
+    found = []
+    for path in differences(base, now):
+        one, other = _at(base, path), _at(now, path)
+        model = class_at(Config, now, path.split("."))
+        if isinstance(one, dict) and isinstance(other, dict) and model is not None and kind_of(model) is None:
+            found += [f"{path}.{key}" for key in other if one.get(key) != other[key]]
+        else:
+            found.append(path)
     return found
 
 

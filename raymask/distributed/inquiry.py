@@ -84,7 +84,9 @@ def settle(search: Search, base: Config, space: Space) -> Inquiry:
         )
     for values in draws:
         assignment.config("t000", values)
-    modes = [(metric, mode)] + ([(against, "min")] if against != "none" else [])
+    modes: list[tuple[str, str]] = [(metric, mode)]
+    if against != "none":
+        modes.append((against, "min"))
     return Inquiry(search, base, space, assignment, modes)
 
 

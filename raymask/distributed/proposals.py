@@ -39,8 +39,9 @@ class Proposer:
                 if kind == "optuna"
                 else optuna.samplers.RandomSampler(seed=drawing)
             )
-        words = ["maximize" if direction == "max" else "minimize" for direction in directions]
-        self.study = optuna.create_study(directions=words, sampler=sampler)
+        both = optuna.study.StudyDirection
+        towards = [both.MAXIMIZE if direction == "max" else both.MINIMIZE for direction in directions]
+        self.study = optuna.create_study(directions=towards, sampler=sampler)
         self.asked: dict[str, Any] = {}
         for params in grid(space, trials=trials)[known:] if kind == "grid" else ():
             self.study.enqueue_trial(params)

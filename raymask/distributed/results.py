@@ -74,20 +74,23 @@ class Results:
         return (record.curve[-1][1], *(beside[name] for name, _ in self.objectives[1:]))
 
     def best(self) -> Record | None:
-        """The trial with the best metric among those that came to their end, or else among all."""
-        judged = self._judged()
-        if not judged:
-            return None
-        sign = 1 if self.about["mode"] == "max" else -1
-        return max(judged, key=lambda record: sign * record.curve[-1][1])
+        """The trial with the best metric among those that came to their end, or else among all.
+
+        Where several have it, the one that is best in the next objective: so it stands on the front.
+        """
+        return min(self._judged(), key=self._order, default=None)
 
     def front(self) -> list[Record]:
         """The trials that no other beats in one objective without losing in another, best metric first."""
         judged = self._judged()
         points = [self.scores(record) or () for record in judged]
         kept = [judged[place] for place in front(points, [mode for _, mode in self.objectives])]
-        sign = 1 if self.about["mode"] == "max" else -1
-        return sorted(kept, key=lambda record: -sign * record.curve[-1][1])
+        return sorted(kept, key=self._order)
+
+    def _order(self, record: Record) -> tuple[float, ...]:
+        """The better a trial, the less, objective by objective."""
+        signs = [-1 if mode == "max" else 1 for _, mode in self.objectives]
+        return tuple(sign * score for sign, score in zip(signs, self.scores(record) or ()))
 
     def _judged(self) -> list[Record]:
         measured = [record for record in self.records.values() if record.curve]

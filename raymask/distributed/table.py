@@ -64,7 +64,7 @@ def rows(results: Results, *, width: int) -> list[str]:
     chosen = ranked[: max(1, _ROWS - len(running))]
     chosen += [record for record in running if record not in chosen][:_ROWS]
     name = results.about["metric"].removeprefix("eval/")
-    cells = [("trial", "state", "images", name, "seconds", "settings")]
+    cells: list[tuple[str, ...]] = [("trial", "state", "images", name, "seconds", "settings")]
     cells += [_cells(record) for record in chosen]
     widths = [max(len(row[column]) for row in cells) for column in range(5)]
     lines = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -28,8 +29,8 @@ class Asker(Searcher):
         """Nothing to set: the proposer knows what it optimises."""
         return True
 
-    def suggest(self, trial_id: str) -> dict | str:
-        """The config of the next trial."""
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial, or FINISHED."""
         return self.begin() or Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -89,10 +90,8 @@ class Watch(tune.Callback):
 
 def _first_cause(trial: Any) -> str:
     """The last line of what a trial's process raised."""
-    path = getattr(trial, "error_file", None)
-    try:
-        with open(path) as file:  # noqa: PTH123  (Tune gives text)
-            lines = [line.strip() for line in file if line.strip()]
-    except (OSError, TypeError):
+    written = Path(trial.error_file) if trial.error_file else None
+    if written is None or not written.exists():
         return "its process ended"
+    lines = [line.strip() for line in written.read_text().splitlines() if line.strip()]
     return lines[-1] if lines else "its process ended"

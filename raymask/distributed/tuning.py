@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import shutil
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -66,7 +67,9 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
             checkpoint_config=tune.CheckpointConfig(num_to_keep=_KEEP),
         ),
     )
-    tuner.fit()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="sklearn")  # PB2 fits its few points as well as it can
+        tuner.fit()
     table.show(last=True)
     results.write()
     shutil.rmtree(storage, ignore_errors=True)
@@ -192,7 +195,9 @@ def _scheduler(inquiry: Inquiry) -> TrialScheduler:
         )
     if not search.evolves:
         return FIFOScheduler()
-    bounds = {path: [float(low), float(high)] for path, (low, high) in inquiry.space.mutations.items()}
+    bounds: dict[str, Any] = {
+        path: [float(low), float(high)] for path, (low, high) in inquiry.space.mutations.items()
+    }
     within = partial(_clip, bounds=bounds)
     if search.scheduler == "pb2":
         from ray.tune.schedulers.pb2 import PB2

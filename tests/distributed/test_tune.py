@@ -125,7 +125,7 @@ def test_a_trial_of_workers_reports_what_its_run_directory_says(ray_cluster, tmp
         "cluster.cpus=1",
         "name=many",
     ]
-    folder = tune("mask_ratio", given(tmp_path, *words))
+    folder = tune("mask_ratio", given(tmp_path, *words, "name=many"))
     for trial in results(folder)["trials"]:
         assert trial["state"] == "done", trial["error"]
         assert [images for images, _ in trial["curve"]] == [60, 120]
