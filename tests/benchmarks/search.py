@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--images", type=int, default=32_000, help="of each trial")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="to run; all are shown")
     parser.add_argument("--table", action="store_true", help="run nothing")
     asked = parser.parse_args()
     if not asked.table:
@@ -69,9 +70,9 @@ def _run(asked: argparse.Namespace) -> None:
     # Compiled code is cached on the disk: the first trial shall not pay for it.
     _train(PRESET, asked.out / "warm", [*SMALL, "train.steps=4", "evaluate.max_images=64"], asked)
     for seed in asked.seeds:
-        for arm in ARMS:
+        for arm in asked.arms:
             _search(arm, seed, asked)
-        for arm in ARMS:
+        for arm in asked.arms:
             for more in AGAIN:
                 found = asked.out / f"{arm}-{seed}" / "best.yaml"
                 _train(str(found), asked.out / f"{arm}-{seed}-{more}", [f"run.seed={seed + more}"], asked)
