@@ -2,6 +2,7 @@
 
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,13 +69,16 @@ def _join(address: str, *, logs: bool) -> None:
     """Joins a cluster that runs already. Raises ValueError with what is wrong with it."""
     import ray
 
+    nobody = ValueError(
+        f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or "
+        "set cluster.address=null to start one on this machine for the run"
+    )
+    if not _answers(address):
+        raise nobody
     try:
         ray.init(address=address, **_said(logs))
     except ConnectionError as error:
-        raise ValueError(
-            f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or "
-            "set cluster.address=null to start one on this machine for the run"
-        ) from error
+        raise nobody from error
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "ersion mismatch" in str(error):
@@ -88,6 +92,18 @@ def _join(address: str, *, logs: bool) -> None:
                 "RAY_AUTH_TOKEN_PATH to a file with the cluster's own"
             ) from error
         raise
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT, which Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return True
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 def _said(logs: bool) -> dict:

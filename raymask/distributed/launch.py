@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -17,12 +18,13 @@ from tqdm import tqdm
 
 from raymask import run
 from raymask.config import Config, to_tree
+from raymask.distributed.bell import Bell
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, check_storage, request
-from raymask.signals import Stopped, StopRequest, ask_to_stop, asked_to_stop
+from raymask.signals import Stopped, StopRequest
 from raymask.train import changed, continued
 
 _AGAIN = 3  # times that the actor which watches the workers may die
@@ -57,13 +59,34 @@ def resume_on_ray(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Pa
     return train_on_ray(config.model_copy(update={"run": config.run.model_copy(update={"resume": True})}))
 
 
+@dataclass(frozen=True)
+class _Driven:
+    """A run that this process drives: what it asks of the cluster, and what may happen to it."""
+
+    config: Config
+    asked: Request
+    folder: Path
+    stop: StopRequest
+    bell: Bell
+    places: Waiting
+    lifeline: Lifeline
+
+    def stopped(self) -> Stopped:
+        """What a run ends with that was asked to stop."""
+        return Stopped(
+            f"stopped; continue with 'raymask resume {self.folder}'",
+            exit_code=128 + (self.stop.received or SIGTERM),
+        )
+
+
 def _fit(config: Config, asked: Request, folder: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
     shown = nullcontext() if _is_heard(config) else followed(folder / "train.log")
     lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
     with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
+        driven = _Driven(config, asked, folder, stop, Bell(), places, lifeline)
         for attempt in range(_AGAIN + 1):
-            outcome = _in_thread(config, asked, folder, stop, places, lifeline)
+            outcome = _in_thread(driven)
             if not isinstance(outcome, BaseException):
                 break
             if attempt == _AGAIN or not _lost_controller(outcome):
@@ -72,7 +95,7 @@ def _fit(config: Config, asked: Request, folder: Path) -> None:
             give_back()
             _say("the process that watches the workers died: all start again from the last checkpoint")
     if outcome:
-        raise _stopped(folder, stop)
+        raise driven.stopped()
 
 
 def _is_heard(config: Config) -> bool:
@@ -80,12 +103,10 @@ def _is_heard(config: Config) -> bool:
     return config.debug or config.run.mirror is not None
 
 
-def _in_thread(
-    config: Config, asked: Request, folder: Path, stop: StopRequest, places: Waiting, lifeline: Lifeline
-) -> int | BaseException:
+def _in_thread(driven: _Driven) -> int | BaseException:
     """What the workers returned, or what they ended with.
 
-    Ray Train has a thread of its own, so that signals stay ours: they become a request in the run directory.
+    Ray Train has a thread of its own, so that signals stay ours: they ring for the workers.
     Raises LostCluster where there is none any more, and Stopped where no worker is left to be asked.
     """
     outcome: list[int | BaseException] = []
@@ -95,47 +116,50 @@ def _in_thread(
 
         def fit() -> None:
             try:
-                outcome.append(_trainer(config, asked, notes, said).fit().return_value)
+                outcome.append(_trainer(driven, notes, said).fit().return_value)
             except BaseException as error:
                 outcome.append(error)
 
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         with followed(said):
-            while thread.is_alive():
-                thread.join(0.2)
-                lifeline.check()
-                if stop.received is None:
-                    continue
-                if folder.exists() and not asked_to_stop(folder):
-                    ask_to_stop(folder)  # again, if workers began anew and forgot it
-                if places.seconds > _UNHEARD:
-                    raise _stopped(folder, stop)
+            _watch(driven, thread)
     return outcome[0]
 
 
-def _stopped(folder: Path, stop: StopRequest) -> Stopped:
-    return Stopped(
-        f"stopped; continue with 'raymask resume {folder}'", exit_code=128 + (stop.received or SIGTERM)
-    )
+def _watch(driven: _Driven, thread: threading.Thread) -> None:
+    """Until the thread has ended: looks for the cluster, and passes on that the run shall stop."""
+    rung = False
+    while thread.is_alive():
+        thread.join(0.2)
+        driven.lifeline.check()
+        if driven.stop.received is None:
+            continue
+        if not rung:
+            driven.bell.ring()
+            rung = True
+        if driven.places.seconds > _UNHEARD:
+            raise driven.stopped()
 
 
 def _say(text: str) -> None:
     tqdm.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}", file=sys.stderr)
 
 
-def _trainer(config: Config, asked: Request, notes: str, said: Path) -> Any:
+def _trainer(driven: _Driven, notes: str, said: Path) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from raymask.distributed.worker import Watch, work
     from raymask.world import TIMEOUT
 
+    config, asked = driven.config, driven.asked
+    given = {"config": to_tree(config), "directory": str(Path.cwd()), "bell": driven.bell}
     library: Any = ray.train  # its annotations are those of its first version
     function: Any = work
     return TorchTrainer(
         function,
-        train_loop_config={"config": to_tree(config), "directory": str(Path.cwd())},
+        train_loop_config=given,
         torch_config=TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
         scaling_config=library.ScalingConfig(
             num_workers=(asked.fewest, asked.most) if asked.fewest < asked.most else asked.most,

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from signal import SIGTERM
 
 from raymask.context import Ask, LocalContext
+from raymask.distributed.bell import Bell
 from raymask.distributed.gauges import Gauges
 from raymask.state import Snapshot
 from raymask.world import World
@@ -20,13 +22,15 @@ class TrainContext:
     Every worker makes one, and reports and asks at the same steps as the others.
     """
 
-    def __init__(self, local: LocalContext) -> None:
+    def __init__(self, local: LocalContext, *, bell: Bell) -> None:
         import ray.train
         import ray.train.v2._internal.execution.context as internals
 
         # Ray logs each report of each worker through a logger that no setting of its own reaches.
         logging.getLogger(internals.__file__).setLevel(logging.WARNING)
         self.local = local
+        self._bell = bell
+        self._listened = 0.0
         self.gauges = Gauges(run=local.run.name, rank=local.rank)
         self.world: World = local.world
         self._report: Callable[..., None] = ray.train.report
@@ -53,6 +57,8 @@ class TrainContext:
 
     def asked(self) -> Ask | None:
         """As a plain process; and to save once for each set of nodes that Ray says will go."""
+        if self.world.leads:
+            self._listen()
         asked = self.local.asked()
         if asked is not None or not self._may_look():
             return asked
@@ -65,6 +71,13 @@ class TrainContext:
     def finish(self) -> None:
         """Waits until all checkpoints are written."""
         self.local.finish()
+
+    def _listen(self) -> None:
+        """Passes on that the driver rang, as if it had sent this process a signal."""
+        stop, now = self.local.stop, time.monotonic()
+        if stop is not None and stop.received is None and now - self._listened > _POLL:
+            self._listened = now
+            stop.received = SIGTERM if self._bell.is_rung() else None
 
     def _may_look(self) -> bool:
         """Several workers look whenever they are asked, since that is a collective; one need not so often."""

@@ -2,12 +2,14 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray.train import UserCallback
 
 from raymask.config import build
+from raymask.distributed.bell import Bell
 from raymask.distributed.train_context import TrainContext
 from raymask.signals import Stopped
 from raymask.train import train
@@ -25,7 +27,8 @@ def work(given: dict[str, Any]) -> int:
     if Path(given["directory"]).is_dir():
         os.chdir(given["directory"])  # relative paths mean what they meant to the user
     try:
-        train(build(given["config"]), host=TrainContext, patience=_PATIENCE)
+        host = partial(TrainContext, bell=given.get("bell") or Bell())
+        train(build(given["config"]), host=host, patience=_PATIENCE)
     except Stopped as stopped:
         return stopped.exit_code
     return 0

@@ -18,6 +18,7 @@ from statistics import median
 from tests.benchmarks._machine import machine
 from tests.distributed.nodes import Nodes, cluster
 from tests.distributed.survival import (
+    CHECKPOINT,
     ENVIRONMENT,
     LOG,
     Run,
@@ -145,7 +146,7 @@ def tell(
         _begin_twin(whole, story)
         assert whole.end() == 0, whole.output
         run.train(*story.settings, f"cluster.address={nodes.head.address}")
-        run.until_step(LOG)
+        run.until_step(CHECKPOINT + LOG)
         for name, fault in story.faults.items():
             if name in chosen:
                 found.append((name, outlive(run, name, partial(fault.strike, run, nodes))))

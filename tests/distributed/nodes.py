@@ -36,11 +36,8 @@ class Node:
         self.log = log
 
     def kill(self) -> None:
-        """All of its processes at once, the node's own first, so that none can say farewell."""
-        processes = tree(self.process.pid)
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in processes:
-                _send(pid, number)
+        """All of its processes at once, so that none can say farewell."""
+        _kill(self.process.pid)
         self.process.wait(20)
 
 
@@ -103,6 +100,10 @@ class Nodes:
         """The nodes beside the head that were not killed, the oldest first."""
         return [node for node in self.nodes if node.process.poll() is None]
 
+    def kill_head(self) -> None:
+        """Cuts the power of the head; the cluster is of no use after it."""
+        _kill(self.head.group)
+
     def alive(self) -> dict[str, str]:
         """Addresses of the nodes that the head believes to be alive, with their ids."""
         request = urllib.request.Request(
@@ -145,6 +146,13 @@ def cluster(folder: Path, *, nodes: int) -> Iterator[Nodes]:
             yield running
         finally:
             running._end()
+
+
+def _kill(root: int) -> None:
+    processes = tree(root)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in processes:
+            _send(pid, number)
 
 
 def _send(pid: int, number: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.distributed.head import free_ports
 from tests.distributed.nodes import Nodes, cluster
-from tests.raymask.tiny_run import RECIPE, pictures
+from tests.distributed.survival import Run, ended, written_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -24,10 +24,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("refusals")
-    path = folder / "tiny.yaml"
-    path.write_text(RECIPE.replace("data:", f"data:\n  train: {pictures(folder / 'photos')}"))
-    return path
+    return written_recipe(tmp_path_factory.mktemp("refusals"))
 
 
 def refused(
@@ -96,3 +93,17 @@ def test_a_name_that_another_run_has(nodes: Nodes, recipe: Path, tmp_path: Path)
     assert "exists and is never overwritten" in refused(nodes, recipe, tmp_path, "run.name=a")
     again = ("run.name=a", "run.resume=true", "optim.base_lr=0.5")
     assert "optim.base_lr" in refused(nodes, recipe, tmp_path, *again)
+
+
+def test_a_head_that_dies_ends_the_run_with_a_sentence_that_says_how_to_go_on(
+    nodes: Nodes, recipe: Path, tmp_path: Path
+):
+    """The last test of this file: there is no cluster after it."""
+    run = Run(tmp_path / "runs" / "a", recipe, nodes.environment())
+    with ended(run):
+        run.train("train.steps=100000", "workers=1", f"cluster.address={nodes.head.address}")
+        run.until(lambda: run.step() > 0, otherwise="the first line")
+        nodes.kill_head()
+        assert run.end() == 1, run.output
+    (sentence,) = [line for line in run.output.splitlines() if line.startswith("raymask: ")]
+    assert "is gone, its head does not answer" in sentence and f"'raymask resume {run.folder}'" in sentence

@@ -51,7 +51,7 @@ def test_a_run_outlives_a_worker_its_controller_a_node_and_a_node_taken_away(
         assert whole.end() == 0, whole.output
         run.train(length, "workers=2", f"cluster.address={nodes.head.address}")
         survived = []
-        run.until_step(LOG)
+        run.until_step(CHECKPOINT + LOG)
         survived.append(outlive(run, "worker", lambda: kill_worker(nodes)))
         survived.append(outlive(run, "controller", lambda: kill_controller(nodes)))
         survived.append(outlive(run, "node", lambda: replace_node(nodes)))
