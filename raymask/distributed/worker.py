@@ -16,6 +16,7 @@ from raymask.train import train
 
 _TIME = "%Y-%m-%d %H:%M:%S"  # as in train.log
 _PATIENCE = 60.0  # seconds that a worker may take to die whose node was lost
+_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo/transport")
 _FATAL = ("Diverged", "OutOfMemoryError", "InductorError", "BackendCompilerFailed")
 
 
@@ -67,6 +68,8 @@ def described(errors: dict[int, Exception]) -> str:
     if not died:
         rank, error = min(errors.items())
         reason = (str(error).strip().splitlines() or [""])[0]
+        if any(sign in str(error) for sign in _CONNECTION):
+            return f"worker {rank} lost its connection to another (whose process or node may be gone)"
         return f"worker {rank} failed ({type(error).__name__}: {reason[:200]})"
     ranks = ", ".join(str(rank) for rank in sorted(died))
     taken = any(getattr(cause, "preempted", False) for cause in died.values())
