@@ -3,22 +3,22 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipelines.badlog import read_bad
-from pipelines.batch import Batch
 from pipelines.data import Data, open_train_and_val
 from pipelines.loader import Loader
 from pipelines.pack import Packing, pack
-from pipelines.raw import RawCrops, RawPictures
 from raymask.distributed.ingest import RemoteLoader
+from raymask.distributed.ingest_line import Line
 from raymask.distributed.ingest_settings import Ingest
 from raymask.distributed.settings import Cluster
 from tests.conftest import write_photos
+from tests.distributed.same import assert_same
 from tests.pipelines.test_loader import SMALL
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -59,28 +59,6 @@ def remote(data: Data, ingest: Ingest, **how: object) -> RemoteLoader:
     source = open_train_and_val(data)[0]
     common = {"batch": 5, "seed": 3, "steps": 7, "ingest": ingest, "cluster": Cluster()}
     return RemoteLoader(data, source, **{**common, **how})
-
-
-def assert_same(one: Batch, other: Batch) -> None:
-    assert (one.step, one.rows, one.signature) == (other.step, other.rows, other.signature)
-    for name in ("labels", "samples", "epochs", "positions"):
-        assert torch.equal(getattr(one, name), getattr(other, name))
-    assert one.crops.keys() == other.crops.keys()
-    assert all(torch.equal(one.crops[name], other.crops[name]) for name in one.crops)
-    assert type(one.raw) is type(other.raw)
-    if isinstance(one.raw, RawCrops):
-        assert all(torch.equal(one.raw.levels[name], other.raw.levels[name]) for name in one.raw.levels)
-    if isinstance(one.raw, RawPictures):
-        assert one.raw.largest == other.raw.largest and torch.equal(one.raw.sides, other.raw.sides)
-        assert all(torch.equal(a, b) for a, b in zip(pictures(one.raw), pictures(other.raw)))
-    if one.raw is not None:
-        assert torch.equal(one.raw.views, other.raw.views)
-
-
-def pictures(raw: RawPictures) -> list[torch.Tensor]:
-    """The bytes of each picture; where they lie among the others depends on who was first."""
-    sizes = [h * w + 2 * ((h + 1) // 2) * ((w + 1) // 2) for h, w in raw.sides.tolist()]
-    return [raw.pixels[start : start + size] for start, size in zip(raw.starts.tolist(), sizes)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -172,6 +150,38 @@ def test_memory_is_bounded_while_nobody_takes_batches(shards: Path):
         time.sleep(2)
         assert loader.take_timings()["wire"] <= 4 * size * 1.1
         assert ray.available_resources()["object_store_memory"] > 0
+
+
+class Dying:
+    """An actor that starts and dies of its first part."""
+
+    def where(self) -> tuple[str, int]:
+        return "here", os.getpid()
+
+    def part(self, step: int) -> None:
+        os._exit(1)
+
+
+def line(*, cpus: float, patience: float) -> Line:
+    import ray
+
+    actor = ray.remote(Dying).options(num_cpus=cpus)
+    how = {"start": 0, "steps": 3, "ahead": 2, "patience": patience, "stop": threading.Event()}
+    return Line(lambda step: actor.remote(), **how)
+
+
+def test_actors_that_die_one_after_another_stop_it_with_a_sentence():
+    dying = line(cpus=0, patience=60)
+    part = dying.take()
+    assert isinstance(part.error, RuntimeError) and "5 ingest actors died one after another" in str(
+        part.error
+    )
+    assert dying.replaced == 5 and len({process for _, process in dying.places}) == 5
+
+
+def test_an_actor_that_finds_no_place_is_given_up_after_a_while_with_a_sentence():
+    part = line(cpus=50, patience=1).take()
+    assert isinstance(part.error, ValueError) and "did not start within 1 s" in str(part.error)
 
 
 def test_actors_end_with_their_loader(shards: Path):
