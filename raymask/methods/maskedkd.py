@@ -5,6 +5,7 @@ teacher is the follower: patches that the student hardly attends to are dropped 
 what saves time.
 """
 
+from math import prod
 from typing import Literal
 
 import torch
@@ -20,11 +21,10 @@ from raymask.classifier import classifier, monitors, share_right
 from raymask.convbackbone import AnyBackbone
 from raymask.distillation import base_loss, combine
 from raymask.frozen import FrozenNetwork
-from raymask.masks import Mask, mask_signature
-from raymask.masks.disjoint import hidden_from
+from raymask.masks import Mask
 from raymask.methods.kd_objectives import Attention, Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
-from raymask.methods.maskedkd_masks import check_row, check_settings
+from raymask.methods.maskedkd_masks import check_row, check_settings, report_masks
 from raymask.methods.method import Method, Network
 from raymask.methods.study import Studied, at, attention_at, study, wide
 from raymask.methods.views import draw_masks, drop_path_draws
@@ -141,7 +141,7 @@ class MaskedKDMethod(Method):
         report = {"loss": base, "base": base.detach(), "accuracy": share_right(logits, labels)}
         objective = self.settings.objective
         if isinstance(objective, Nothing):
-            return report | self._report_masks(None, images, batch)
+            return report | report_masks(None, batch, patches=0)
         visible = self._choose(images, student.attention, batch, progress, rng)
         attends = isinstance(objective, Attention)
         seen = self.teacher(images, visible, layers=self._layers(1), attention=attends)
@@ -158,7 +158,8 @@ class MaskedKDMethod(Method):
         kd = torch.stack(list(terms.values())).sum()
         report["loss"] = combine(base, kd, alpha=objective.alpha(progress))
         report |= {name: term.detach() for name, term in terms.items()}
-        return report | monitors(lesson.teacher, labels) | self._report_masks(visible, images, batch)
+        patches = 0 if visible is None else prod(self.teacher.grid(images))
+        return report | monitors(lesson.teacher, labels) | report_masks(visible, batch, patches=patches)
 
     def augment(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
         """What both networks get: images erased, then mixed. Views count as images of their own."""
@@ -215,18 +216,6 @@ class MaskedKDMethod(Method):
     def _keys(self, purpose: str, batch: Batch, rng: Rng) -> Int[Tensor, " r"]:
         views = range(len(batch.crops["global"]))
         return torch.cat([rng.per_sample(purpose, batch.epochs, batch.samples, view) for view in views])
-
-    def _report_masks(self, visible: Tensor | None, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Share of patches that the teacher did not see, and the signature of which."""
-        zero = torch.zeros((), device=images.device)
-        if visible is None:
-            return {"mask_ratio": zero.double(), "masks": zero.long()}
-        rows, columns = self.teacher.grid(images)
-        hidden = hidden_from(visible, rows * columns).unflatten(0, (len(batch.crops["global"]), -1))
-        signatures = [
-            mask_signature(each, batch.epochs, batch.samples, view) for view, each in enumerate(hidden)
-        ]
-        return {"mask_ratio": hidden.double().mean(), "masks": torch.stack(signatures).sum()}
 
     def image_weight(self, progress: Progress) -> float:
         """An image counts once for each of its crops: they stand for as many images of the paper's batch."""

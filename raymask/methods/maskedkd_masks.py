@@ -1,18 +1,26 @@
-"""What MaskedKD has no use for, refused before the first step."""
+"""What MaskedKD has no use for, refused before the first step; and what it says of its masks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pipelines.batch import Batch
 from pipelines.crops import MultiCrop
 from raymask.backbone import VisionBackbone
 from raymask.classifier import is_distilled
-from raymask.masks import Mask
+from raymask.masks import Mask, mask_signature
+from raymask.masks.disjoint import hidden_from
 from raymask.methods.kd_objectives import Attention, Manifold
 from raymask.methods.views import check_single_views
 
 if TYPE_CHECKING:
     from raymask.methods.maskedkd import MaskedKD
+
+# r: rows = views * images   kept: patches that the teacher sees
 
 
 def check_settings(settings: MaskedKD, mask: Mask, crops: MultiCrop) -> None:
@@ -56,3 +64,14 @@ def check_row(settings: MaskedKD, student: VisionBackbone) -> None:
             f"{settings.keep.source} and objective.kind={settings.objective.kind} ask for the attention of "
             "[CLS]: set method.keep.row=cls"
         )
+
+
+@torch.no_grad()
+def report_masks(visible: Int[Tensor, "r kept"] | None, batch: Batch, *, patches: int) -> dict[str, Tensor]:
+    """Share of the teacher's `patches` that it did not see (None: it saw all), and the signature of which."""
+    if visible is None:
+        zero = torch.zeros((), device=batch.samples.device)
+        return {"mask_ratio": zero.double(), "masks": zero.long()}
+    hidden = hidden_from(visible, patches).unflatten(0, (-1, len(batch)))
+    signatures = [mask_signature(each, batch.epochs, batch.samples, view) for view, each in enumerate(hidden)]
+    return {"mask_ratio": hidden.double().mean(), "masks": torch.stack(signatures).sum()}
