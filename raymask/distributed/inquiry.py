@@ -55,39 +55,50 @@ def settle(search: Search, base: Config, space: Space) -> Inquiry:
     draws = list(_draws(space, search)) if not search.evolves else _ends_of(space, search)
     paths = {path for values in draws for path in values}
     metric, mode = resolve(search.metric or space.metric, search.mode, paths)
+    search = _filled(search, space, metric, mode)
+    base = measured(configure(to_tree(_with_paths(base)), space.fixed, space=space.name), metric)
+    assignment = _assignment(search, base, space)
+    for values in draws:
+        assignment.config("t000", values)
+    modes: list[tuple[str, str]] = [(metric, mode)]
+    if search.against not in (None, "none"):
+        modes.append((str(search.against), "min"))
+    return Inquiry(search, base, space, assignment, modes)
+
+
+def _filled(search: Search, space: Space, metric: str, mode: str) -> Search:
+    """The search with what it left open."""
     against = search.against or space.against
-    scheduler = search.scheduler or ("asha" if against == "none" else "none")
     filled = {
         "metric": metric,
         "mode": mode,
         "against": against,
-        "scheduler": scheduler,
+        "scheduler": search.scheduler or ("asha" if against == "none" else "none"),
         "search": search.search or ("random" if search.evolves else "optuna"),
         "name": search.name or f"{space.name}-{Path(search.preset).stem}",
         "root": str(Path(search.root).expanduser().resolve()),
     }
-    search = search.model_copy(update=filled)
-    base = measured(configure(to_tree(_with_paths(base)), space.fixed, space=space.name), metric)
-    assignment = Assignment(
-        tree=to_tree(base.model_copy(update={"run": base.run.model_copy(update={"resume": False})})),
-        space=space.name,
-        folder=str(search.folder() / "trials"),
-        images=search.budget // search.trials,
-        checks=search.checks,
-        metric=metric,
-        counts=against in ("flops", "teacher_flops"),
-        moves=search.evolves,
-    )
-    if not assignment.images:
+    return search.model_copy(update=filled)
+
+
+def _assignment(search: Search, base: Config, space: Space) -> Assignment:
+    """What the trials are told. Raises ValueError where the budget is less than an image for each."""
+    images = search.budget // search.trials
+    if not images:
         raise ValueError(
             f"budget={search.budget} images are less than one for each of trials={search.trials}: give more"
         )
-    for values in draws:
-        assignment.config("t000", values)
-    modes: list[tuple[str, str]] = [(metric, mode)]
-    if against != "none":
-        modes.append((against, "min"))
-    return Inquiry(search, base, space, assignment, modes)
+    assert search.metric is not None
+    return Assignment(
+        tree=to_tree(base.model_copy(update={"run": base.run.model_copy(update={"resume": False})})),
+        space=space.name,
+        folder=str(search.folder() / "trials"),
+        images=images,
+        checks=search.checks,
+        metric=search.metric,
+        counts=search.against in ("flops", "teacher_flops"),
+        moves=search.evolves,
+    )
 
 
 def _draws(space: Space, search: Search) -> Iterator[Values]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from raymask import checkpoint
@@ -48,7 +49,7 @@ def read_pointer(folder: Path) -> Pointer:
 def told(line: Mapping[str, float]) -> dict[str, float]:
     """What of a line of metrics.jsonl a search hears: evaluations, and the loss."""
     wanted = {name: value for name, value in line.items() if name == "loss" or name.startswith("eval/")}
-    return {name: value for name, value in wanted.items() if value is not None}
+    return {name: value for name, value in wanted.items() if value is not None and isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ class Account:
         """
         from ray import tune
 
-        if measured.get(self.metric) is None:
-            raise ValueError(f"{self.metric} was not measured, only {', '.join(measured)}")
+        if self.metric not in measured:
+            raise ValueError(
+                f"{self.metric} was not measured, or is not finite; there is {', '.join(measured)}"
+            )
         found = checkpoint.latest(checkpoints)
         assert found is not None, "it was just written"
         pointer = Pointer(self.trial, str(found), step, self.history, self.seconds + seconds)

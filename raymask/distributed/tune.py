@@ -10,12 +10,16 @@ Nothing of Tune's is read again: a search whose driver was killed goes on from r
 own checkpoints, so no pickle is ever opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import yaml
 
+from pipelines.lock import lock
 from raymask.config import load
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.found import FILE as BEST
@@ -25,6 +29,8 @@ from raymask.distributed.results import Record, Results
 from raymask.distributed.search import Search, parse
 from raymask.distributed.space import open_space
 from raymask.overrides import read_yaml
+from raymask.signals import Stopped
+from raymask.train import LOCK
 
 SEARCH = "search.yaml"
 SPACE = "space.py"
@@ -70,7 +76,8 @@ def resume_tune(folder: Path, *, changes: Sequence[str] = (), asked: dict | None
         )
     search = Search.model_validate(tree["search"])
     base = load(search.preset, tree["changes"])
-    return _run(inquire(search, base, open_space(str(folder / SPACE))))
+    space = replace(open_space(str(folder / SPACE)), name=Path(search.space).stem)
+    return _run(inquire(search, base, space))
 
 
 def is_search(folder: Path) -> bool:
@@ -89,12 +96,22 @@ def _run(inquiry: Inquiry) -> Path:
     ended = [record for record in results.records.values() if record.state != "running"]
     print(f"{inquiry.space.question}\n{inquiry.describe()}", flush=True)
     if len(ended) < inquiry.search.trials:
-        with connected(inquiry.base.cluster):
+        with _alone(inquiry.folder), connected(inquiry.base.cluster, logs=inquiry.base.debug):
             from raymask.distributed.tuning import run_trials
 
             run_trials(inquiry, results)
+    if any(record.state == "running" for record in results.records.values()):
+        raise Stopped(f"stopped; continue with 'raymask resume {inquiry.folder}'", exit_code=128 + SIGINT)
     _conclude(inquiry, results)
     return inquiry.folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps others from searching in `folder`. Raises ValueError where somebody does."""
+    with (folder / LOCK).open("ab") as held:
+        lock(held, busy=f"another process searches in {folder}: wait for it to end, or stop it")
+        yield
 
 
 def _results(inquiry: Inquiry) -> Results:

@@ -1,7 +1,6 @@
 """What Tune calls in the driver: for the next trial's settings, and with what the trials report."""
 
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ def name_of(trial: Any) -> str:
 class Asker(Searcher):
     """Hands out the trials that a killed driver left, then what the proposer asks for."""
 
-    def __init__(self, begin: Callable[[], dict | None], *, metric: str, mode: str) -> None:
-        super().__init__(metric=metric, mode=mode)
+    def __init__(self, begin: Callable[[], dict | None]) -> None:
+        super().__init__(metric="metric", mode="max")  # Tune wants some; the proposer knows better
         self.begin = begin
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
@@ -81,8 +80,6 @@ class Watch(tune.Callback):
 
     def _tell(self, record: Record) -> None:
         scores = None if record.state == "failed" else self.results.scores(record)
-        if scores is not None and not all(map(isfinite, scores)):
-            scores = None
         if self.proposer is not None:
             self.proposer.tell(record.id, scores, ended=record.state == "done")
         self.results.write()

@@ -191,3 +191,24 @@ def test_trials_share_what_each_node_holds(nodes, changes, at_once, resources):
 def test_a_cluster_that_holds_no_trial_is_refused():
     with pytest.raises(ValueError, match="no node of the cluster has them"):
         share_out(load("mae-laptop", ["cluster.cpus=8"]), [{"CPU": 4}], at_once=None)
+
+
+def test_a_draw_that_makes_no_config_fails_by_itself(tmp_path: Path):
+    from raymask.distributed.inquiry import settle
+    from raymask.distributed.roster import Roster
+    from raymask.distributed.share import Share
+
+    def odd(trial: Trial) -> Values:
+        ratio = trial.suggest_float("ratio", 0.1, 0.9)
+        return {"mask.ratio": ratio if all(abs(ratio - bad) > 0.1 for bad in wrong) else 1.5}
+
+    wrong: list[float] = []
+    search, changes = parse("own", given(tmp_path, "budget=960", "trials=4", "search=grid"))
+    inquiry = settle(search, load(search.preset, changes), space(odd))
+    inquiry.folder.mkdir()
+    found = Results(inquiry.folder, {"mode": "max"}, inquiry.objectives)
+    wrong.append(0.3666)  # from here on
+    roster = Roster(inquiry, found, Share({}, 1, 1.0))
+    assert [config["trial"] for config in iter(roster.begin, None)] == ["t000", "t002", "t003"]
+    assert found.records["t001"].state == "failed"
+    assert "leaves nothing visible" in str(found.records["t001"].error)
