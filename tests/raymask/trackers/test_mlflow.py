@@ -107,7 +107,7 @@ def test_runs_that_begin_together_share_one_new_store(tmp_path: Path):
         subprocess.Popen([*command, str(tmp_path / name)], cwd=root, stderr=subprocess.PIPE) for name in "ab"
     ]
     for one in both:
-        _, said = one.communicate(timeout=120)
+        _, said = one.communicate(timeout=280)
         assert one.returncode == 0, said.decode()
     experiment = client(tmp_path).get_experiment_by_name("raymask").experiment_id
     assert {run.info.run_name for run in client(tmp_path).search_runs([experiment])} == {"a", "b"}
