@@ -38,8 +38,8 @@ def expand(
         lines = [line.strip() for line in _text(path[1:], cache).splitlines()]
         named = [line for line in lines if line and not line.startswith("#")]
         below = (*inside, path)
-        found = (expand(line, cache=cache, allow_pipe=allow_pipe, inside=below) for line in named)
-        return [name for names in found for name in names]
+        lists = (expand(line, cache=cache, allow_pipe=allow_pipe, inside=below) for line in named)
+        return [name for names in lists for name in names]
     if Path(path).exists():
         return [path]
     found = [name for one in _braces(path) for name in (_glob(one) if glob.has_magic(one) else [one])]

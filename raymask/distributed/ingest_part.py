@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.arena import Arena, Block
+from pipelines.arena import Arena, Block, Shape
 from pipelines.batch import Batch, add_signatures
 from pipelines.crops import MultiCrop
 from pipelines.decode import Cause
@@ -82,7 +82,7 @@ class Joiner:
     """Makes one batch of the parts of its actors. most: images of a batch; pin: into page-locked memory"""
 
     def __init__(self, crops: MultiCrop, *, most: int, pin: bool):
-        self._shapes = {
+        self._shapes: dict[str, Shape] = {
             name: (group.count, most, 3, group.height, group.width) for name, group in crops.groups.items()
         }
         self._pin = pin

@@ -1,6 +1,6 @@
 """Room for ingest actors: what they leave of a cluster to the workers that train."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raymask.distributed.ingest_settings import Ingest
 
@@ -32,3 +32,20 @@ def beside_actors(nodes: Sequence[Node], ingest: Ingest, *, workers: int, waits:
             "leaves none to the workers: lower ingest.actors or ingest.cpus, or add CPU nodes"
         )
     return left
+
+
+def runs_at_once(
+    nodes: Sequence[Node], ingest: Ingest, *, workers: int, fits: Callable[[Sequence[Node]], int]
+) -> int:
+    """How many runs of `workers` training processes each the nodes hold with the actors of all of them.
+
+    fits: how many they would hold without actors
+    """
+    for many in range(fits(nodes), 0, -1):
+        try:
+            left = beside_actors(nodes, ingest, workers=many * workers)
+        except ValueError:
+            continue
+        if fits(left) >= many:
+            return many
+    return 0

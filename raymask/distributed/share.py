@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from raymask.config import Config
 from raymask.distributed.assignment import Assignment
+from raymask.distributed.ingest_placing import runs_at_once
 from raymask.distributed.preflight import Node, Request, fitting, request
 
 # No CPU at all, which Tune does not take for an answer, but the head: the node that stays. A trial that only
@@ -36,18 +37,22 @@ def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None) -> 
     """Shares out the nodes of a cluster among trials. Raises ValueError where they cannot hold one."""
     if config.workers is not None:
         asked = request(config, nodes)
-        most = max(1, fitting(asked, nodes) // asked.most)
+        most = runs_at_once(
+            nodes, config.ingest, workers=asked.most, fits=lambda left: fitting(asked, left) // asked.most
+        )
+        most = max(1, most)
         return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus)
     cluster = config.cluster
     gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
     with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
     share = min((node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu), default=1.0)
     asked = Request(1, 1, cluster.cpus or max(1.0, share), gpus)
-    most = fitting(asked, nodes)
+    most = runs_at_once(nodes, config.ingest, workers=1, fits=lambda left: fitting(asked, left))
     if not most:
+        actors = " beside its ingest actors" if config.ingest.kind == "remote" else ""
         raise ValueError(
-            f"a trial needs {asked.cpus:g} CPU and {asked.gpus:g} GPU, but no node of the cluster has them: "
-            "set cluster.cpus and cluster.gpus to less"
+            f"a trial needs {asked.cpus:g} CPU and {asked.gpus:g} GPU{actors}, but no node of the cluster "
+            "has them: set cluster.cpus and cluster.gpus to less"
         )
     resources = {name.lower(): amount for name, amount in asked.resources.items()}
     return Share(resources, min(most, at_once or most), asked.cpus)

@@ -3,9 +3,9 @@
 import pytest
 
 from raymask.config import load
-from raymask.distributed.ingest_placing import beside_actors
+from raymask.distributed.ingest_placing import beside_actors, runs_at_once
 from raymask.distributed.ingest_settings import Ingest
-from raymask.distributed.preflight import request
+from raymask.distributed.preflight import Request, fitting, request
 
 GPU_NODE, CPU_NODE = {"CPU": 16.0, "GPU": 8.0}, {"CPU": 32.0}
 
@@ -32,3 +32,10 @@ def test_actors_without_a_place_are_refused_in_a_sentence_unless_nodes_may_come(
 def test_actors_that_leave_the_workers_nothing_are_refused():
     with pytest.raises(ValueError, match="leaves none to the workers"):
         beside_actors([{"CPU": 4.0}], Ingest(kind="remote", actors=1, cpus=2), workers=2)
+
+
+@pytest.mark.parametrize(("ingest", "many"), [(Ingest(), 8), (Ingest(kind="remote", actors=2, cpus=1), 2)])
+def test_as_many_trials_run_at_once_as_fit_with_their_actors(ingest, many):
+    asked = Request(1, 1, 1.0, 0.0)
+    assert runs_at_once([{"CPU": 8.0}], ingest, workers=1, fits=lambda left: fitting(asked, left)) == many
+    assert runs_at_once([{"CPU": 2.0}], ingest, workers=1, fits=lambda left: fitting(asked, left)) in (0, 2)
