@@ -34,7 +34,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	for name in step mask_speed masked_teacher convvit order; do echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; done
-	[ -z "$(DATA)" ] || $(RUN) -m tests.benchmarks.loader "$(DATA)"
+	[ -z "$(DATA)" ] || for name in loader ingest scaling; do echo "== $$name"; $(RUN) -m tests.benchmarks.$$name "$(DATA)" || exit 1; done
 
 ffcv: $(FFCV)
 
