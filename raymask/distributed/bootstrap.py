@@ -18,6 +18,7 @@ _ALWAYS = {
     # Deaths are told by our own sentences.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing|has been marked dead because",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl is ours
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # a trial that is stopped closes its loader before the next one
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _LOCAL = {

@@ -5,6 +5,7 @@ Its config says as schedules what held when, so that it stays an ordinary run, w
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from raymask import checkpoint, metrics, run, state
@@ -40,3 +41,10 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def prune(runs: Iterable[Path], keep: int) -> None:
+    """Removes all but the newest checkpoints of runs that have ended: nobody goes on from the others."""
+    for run_folder in runs:
+        for old in checkpoint.steps(run_folder / "checkpoints")[:-keep]:
+            shutil.rmtree(old)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from raymask.distributed.fork import prune
 from raymask.distributed.inquiry import Inquiry
 from raymask.distributed.preflight import alive, check_storage
 from raymask.distributed.results import Results
@@ -33,7 +34,6 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
     watch = Watch(results, table, roster.proposer, images=roster.images)
     storage = inquiry.folder / "ray"
     shutil.rmtree(storage, ignore_errors=True)
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")  # a stopped trial closes its loader first
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which verbose=0 does not silence
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # results.json and the table say what failed
     tuner = tune.Tuner(
@@ -61,6 +61,10 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
     table.show(last=True)
     results.write()
     shutil.rmtree(storage, ignore_errors=True)
+    if all(record.state != "running" for record in results.records.values()):
+        prune(
+            [inquiry.folder / record.folder for record in results.records.values()], inquiry.base.train.keep
+        )
 
 
 def _our_name(trial: Any) -> str:

@@ -50,6 +50,8 @@ def test_a_schedule_that_a_population_found_trains_again_from_its_preset(ray_clu
     assert {trial["state"] for trial in found["trials"]} == {"done"}, found["trials"]
     moved = [trial for trial in found["trials"] if len(trial["history"]) > 1]
     assert moved, "nobody was copied"
+    kept = [len(list((folder / trial["folder"]).glob("checkpoints/step_*"))) for trial in found["trials"]]
+    assert max(kept) <= 2
     for trial in moved[:2]:
         run = folder / trial["folder"]
         schedule = trial["values"]["mask.ratio"]
