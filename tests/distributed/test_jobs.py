@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from raymask.config import load, to_tree
 from tests.conftest import write_photos
 from tests.distributed.head import BIN, Head, started
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,10 @@ class Project:
             timeout=200,
         )
 
-    def settings(self, name: str, *, steps: int) -> list[str]:
-        """A tiny run of that many steps, in the job's own process."""
+    def settings(self, name: str, *, steps: int, workers: str = "null") -> list[str]:
+        """A tiny run of that many steps; without workers in the job's own process."""
         where = [f"data={self.photos}", f"run.root={self.runs}", f"run.name={name}"]
-        return [*where, "workers=null", f"train.steps={steps}", "evaluate.every_images=1000"]
+        return [*where, f"workers={workers}", f"train.steps={steps}", "evaluate.every_images=1000"]
 
     def lines(self, name: str) -> list[dict]:
         """What a run wrote into metrics.jsonl."""
@@ -74,7 +75,7 @@ def project(head: Head, tmp_path: Path) -> Project:
     return Project(folder, write_photos(tmp_path / "photos", per_class=12), tmp_path / "runs", head)
 
 
-def until(true: Callable[[], object], *, seconds: float = 120) -> None:
+def until(true: Callable[[], object], *, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -105,7 +106,13 @@ def test_a_jobs_own_refusal_comes_back_with_its_exit_code(project: Project):
 
 
 def test_a_stopped_job_has_a_checkpoint_and_the_same_command_goes_on(project: Project):
-    command = ["submit", "train", "recipe.yaml", *project.settings("night", steps=20_000), "--detach"]
+    command = [
+        "submit",
+        "train",
+        "recipe.yaml",
+        *project.settings("night", steps=20_000),
+        "--detach",
+    ]
     sent = project.call(*command)
     assert sent.returncode == 0, sent.stderr
     assert "sending 2 files" in sent.stderr and "job raymask-night-1: python -m raymask train" in sent.stderr
@@ -156,6 +163,18 @@ for job in client.list_jobs():
 """
 
 
+def test_doctor_compares_versions_and_says_what_each_node_has(project: Project):
+    found = project.call("doctor", "--address", project.head.url)
+    assert found.returncode == 0, found.stdout + found.stderr
+    said = {line[7:22].strip(): line[22:] for line in found.stdout.splitlines() if line.startswith("ok")}
+    assert said["cluster"] == f"{project.head.url}, by token" and said["ray"].startswith(
+        "2.60.0 here and there"
+    )
+    assert said["nodes"] == "1 that live, 2 CPU and 0 GPU to give away"
+    (node,) = [line for line in found.stdout.splitlines() if "node " in line[:12]]
+    assert re.search(r"head, 2 CPU of \d+ cores, 0 GPU, \d+ GB, /dev/shm [\d.]+ GB, torch \S+$", node)
+
+
 def test_stop_leaves_jobs_alone_that_raymask_has_not_sent(project: Project):
     environment = project.head.environment(RAY_AUTH_MODE="token")
     ray = [str(BIN / "ray"), "job"]
@@ -173,7 +192,14 @@ def test_stop_leaves_jobs_alone_that_raymask_has_not_sent(project: Project):
 def test_plain_ray_job_submit_does_the_same_and_status_finds_it(project: Project):
     known = json.dumps({"raymask_run": "plain", "raymask_folder": str(project.runs / "plain")})
     environment = project.head.environment(RAY_AUTH_MODE="token", PATH=f"{BIN}:{os.environ['PATH']}")
-    train = ["python", "-m", "raymask", "train", "recipe.yaml", *project.settings("plain", steps=2)]
+    train = [
+        "python",
+        "-m",
+        "raymask",
+        "train",
+        "recipe.yaml",
+        *project.settings("plain", steps=2, workers="1"),
+    ]
     done = subprocess.run(
         [
             "ray",
