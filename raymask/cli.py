@@ -49,10 +49,12 @@ def train(
     config = load(preset, changes or [])
     if config.workers is None:
         from raymask.train import train
-    else:
-        from raymask.distributed.launch import train_on_ray as train
 
-    _done(train(config))
+        _done(train(config))
+    else:
+        from raymask.distributed.launch import train_on_ray
+
+        _done(train_on_ray(config))
 
 
 @app.command()
@@ -68,10 +70,12 @@ def resume(run: RunPath, changes: Changes = None) -> None:
         return
     from raymask.train import changed, resume
 
-    if changed(run, changes or []).workers is not None:
-        from raymask.distributed.launch import resume_on_ray as resume
+    if changed(run, changes or []).workers is None:
+        _done(resume(run, changes or []))
+    else:
+        from raymask.distributed.launch import resume_on_ray
 
-    _done(resume(run, changes or []))
+        _done(resume_on_ray(run, changes or []))
 
 
 @app.command()
@@ -345,49 +349,12 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        code = _exit_code(error)
-        if code is None or ("debug=true" in sys.argv and not _was_asked_to_stop(error)):
+        from raymask.failures import exit_code, sentence, was_asked_to_stop
+
+        code, stopped = exit_code(error), was_asked_to_stop(error)
+        if code is None or ("debug=true" in sys.argv and not stopped):
             raise
         rank = os.environ.get("RANK", "0")  # under torchrun: what only one process met must not be lost
-        if rank == "0" or not _was_asked_to_stop(error):
-            print(f"rank {rank}: {_sentence(error)}" if rank != "0" else _sentence(error), file=sys.stderr)
+        if rank == "0" or not stopped:
+            print(f"rank {rank}: {sentence(error)}" if rank != "0" else sentence(error), file=sys.stderr)
         sys.exit(code)
-
-
-def _was_asked_to_stop(error: Exception) -> bool:
-    """Whether a run ended in good order: no traceback tells more."""
-    from raymask.signals import Stopped
-
-    return isinstance(error, Stopped)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """What an error means to the shell; None for our own mistakes, whose traceback is wanted."""
-    from raymask.signals import Stopped
-
-    if isinstance(error, Stopped):
-        return error.exit_code
-    if isinstance(error, ValueError):
-        return 2
-    if isinstance(error, OSError | MemoryError) or _is_known_failure(error):
-        return 1
-    return None
-
-
-def _is_known_failure(error: Exception) -> bool:
-    """Whether a run failed for a reason that its message tells: no finite loss, or no memory."""
-    return type(error).__name__ in ("Diverged", "OutOfMemoryError", "InductorError", "BackendCompilerFailed")
-
-
-def _sentence(error: Exception) -> str:
-    """The error in one sentence for each thing that is wrong."""
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return "raymask: out of memory: a smaller train.chunk computes the same step in smaller parts"
-    if "Inductor" in type(error).__name__ or "Backend" in type(error).__name__:
-        return "raymask: torch.compile failed on this machine (no C++ compiler?): set train.compile=false"
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"raymask: {error.strerror.lower()}{where}"
-    from pipelines.names import printable  # names of files and shards may hold anything
-
-    return "\n".join(f"raymask: {printable(line)}" for line in str(error).splitlines())

@@ -3,9 +3,7 @@
 It knows nothing of who started it: a plain process, torchrun, or a cluster, each behind a RunContext.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import log
 from pathlib import Path
 
@@ -15,19 +13,16 @@ from pipelines.batch import Batch
 from raymask import metrics, run, state
 from raymask.augment import finisher
 from raymask.bad import agree
-from raymask.config import build, to_tree
-from raymask.console import Console, Stopwatch
+from raymask.config import to_tree
 from raymask.context import RunContext
-from raymask.device import describe, moved, peak_memory, pins_memory
+from raymask.device import moved, peak_memory
 from raymask.evaluate import evaluate
-from raymask.feed import Feed, open_feed
-from raymask.metrics import Running
-from raymask.pace import Spans, pace
+from raymask.live import Live, opened
+from raymask.pace import pace
 from raymask.parallel import gathered
 from raymask.report.verdict import judge
 from raymask.step import train_step
 from raymask.streams import Rng
-from raymask.trackers import NOBODY, Trackers, open_trackers
 from raymask.training import Training
 from raymask.world import together
 
@@ -44,7 +39,9 @@ class Diverged(RuntimeError):
 def fit(training: Training, folder: Path, context: RunContext) -> bool:
     """Trains from the host's latest checkpoint, whoever that is; whether it came to the end of the run."""
     plan, config = training.plan, training.config
-    with _opened(training, folder, context) as live:
+    with opened(training, folder, context) as live:
+        if live.start == 0 and plan.evaluates_after(0):
+            _evaluate(live, 0)
         for batch in moved(live.loader, training.device, finisher(config, training.dtype), live.spans):
             values = train_step(
                 training.parallel,
@@ -74,120 +71,13 @@ def fit(training: Training, folder: Path, context: RunContext) -> bool:
         return _finish(live)
 
 
-@dataclass(frozen=True)
-class _Live:
-    """A run that is under way."""
-
-    training: Training
-    folder: Path
-    context: RunContext
-    console: Console
-    loader: Feed
-    running: Running
-    watch: Stopwatch
-    spans: Spans
-    start: int
-    trackers: Trackers
-
-    @property
-    def lines(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-
-@contextmanager
-def _opened(training: Training, folder: Path, context: RunContext) -> Iterator[_Live]:
-    """The live parts of the run, from where its host left off; closed whatever happens."""
-    running = Running(training.device)
-    start, said = _restore(training, folder, context, running)
-    plan, config, world = training.plan, training.config, training.world
-    loader = open_feed(
-        config,
-        training.source,
-        batch=plan.batch,
-        world=world,
-        start=start,
-        steps=plan.steps,
-        pin=pins_memory(training.device),
-        bad_log=folder / "bad_samples.jsonl",
-    )
-    console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
-    times = Stopwatch(), Spans(training.device)
-    trackers = _trackers(training, folder, start, console)
-    live = _Live(training, folder, context, console, loader, running, *times, start, trackers)
-    with closing(console), closing(trackers), closing(loader):
-        for remark in (
-            said,
-            training.remark,
-            training.evaluation.missing,
-            training.evaluation.remark,
-            *training.method.remarks(),
-        ):
-            if remark is not None:
-                console.say(remark)
-        agree(loader.bad, world=world, device=training.device)
-        if start == 0 and plan.evaluates_after(0):
-            _evaluate(live, 0)
-        yield live
-
-
-def _trackers(training: Training, folder: Path, start: int, console: Console) -> Trackers:
-    """Who else follows the run; on the first rank."""
-    config = training.config
-    if not training.world.leads:
-        return NOBODY
-    return open_trackers(
-        config.track,
-        folder,
-        name=config.run.name or folder.name,
-        config=to_tree(config),
-        begin=start + 1 if start else 0,
-        say=console.say_once,
-    )
-
-
-def _restore(training: Training, folder: Path, context: RunContext, running: Running) -> tuple[int, str]:
-    """Puts the host's latest checkpoint in place; returns its step (0 without one) and a sentence."""
-    leads, plan, lines = training.world.leads, training.plan, folder / "metrics.jsonl"
-    with context.latest() as found:
-        if found is None:
-            if leads:
-                metrics.truncate(lines, -1)
-            return 0, f"{folder}: {plan.steps} steps on {_place(training)}"
-        saved = state.describe(found)
-        _check_origin(found, saved, training)
-        loaded = state.restore(found, method=training.method, optimiser=training.optimiser)
-        running.restore(state.part(found, "running"), leads=leads)
-        if leads:
-            metrics.truncate(lines, saved["step"])
-        return saved["step"], (
-            f"{found}: {loaded}; continuing at step {saved['step']} of {plan.steps} on {_place(training)}"
-        )
-
-
-def _place(training: Training) -> str:
-    """What it trains on: "CPU (AVX512, 1 threads) x 2"."""
-    size = training.world.size
-    return describe(training.device) + (f" x {size}" if size > 1 else "")
-
-
-def _check_origin(found: Path, saved: dict, training: Training) -> None:
-    """Raises ValueError for a checkpoint of another config or of other data."""
-    config, fingerprint = training.config, training.source.fingerprint
-    state.refuse_another_config(to_tree(build(saved["config"])), to_tree(config), where=found)
-    if saved["data"] != fingerprint:
-        raise ValueError(
-            f"{found} was trained on other data than data.train={config.data.train} (fingerprints "
-            f"{saved['data']} and {fingerprint}): a run continues on the data it began with"
-        )
-
-
-def _count(live: _Live, batch: Batch, values: Values) -> None:
+def _count(live: Live, batch: Batch, values: Values) -> None:
     live.running.add(values, batch)
     live.watch.add(batch.rows)
     live.console.advance(batch.step + 1)
 
 
-def _log(live: _Live, done: int, values: Values) -> None:
+def _log(live: Live, done: int, values: Values) -> None:
     """Writes a line of metrics.jsonl: means over the steps since the last one."""
     _refuse_nan(live)
     agree(live.loader.bad, world=live.training.world, device=live.training.device)
@@ -209,7 +99,7 @@ def _log(live: _Live, done: int, values: Values) -> None:
     live.context.report(line, step=done)
 
 
-def _evaluate(live: _Live, done: int) -> None:
+def _evaluate(live: Live, done: int) -> None:
     """Measures the backbone on the held-out split, all ranks together."""
     _refuse_nan(live)
     training, final = live.training, done == live.training.plan.steps
@@ -225,7 +115,7 @@ def _evaluate(live: _Live, done: int) -> None:
         live.context.report(results, step=done)
 
 
-def _write(live: _Live, done: int, results: dict[str, float]) -> None:
+def _write(live: Live, done: int, results: dict[str, float]) -> None:
     """What was measured: a line, a file, a sentence, and a warning where it looks like a collapse."""
     metrics.append(live.lines, {"step": done, "images": done * live.training.plan.batch, **results})
     live.trackers.log(done, results)
@@ -235,7 +125,7 @@ def _write(live: _Live, done: int, results: dict[str, float]) -> None:
     _warn(live)
 
 
-def _warn(live: _Live) -> None:
+def _warn(live: Live) -> None:
     """Says, once, if what was measured so far points to a collapse."""
     prototypes = getattr(getattr(live.training.config.method, "head", None), "out_dim", None)
     lines = list(metrics.read(live.lines))
@@ -248,7 +138,7 @@ def _warn(live: _Live) -> None:
         live.console.say_once("collapse", f"warning: {verdict.text}")
 
 
-def _save(live: _Live, done: int) -> None:
+def _save(live: Live, done: int) -> None:
     """A checkpoint after `done` steps; all lines up to there are written before it."""
     _refuse_nan(live)
     training, running = live.training, live.running.tensors()
@@ -268,7 +158,7 @@ def _save(live: _Live, done: int) -> None:
         live.context.report({}, step=done, save=snapshot)
 
 
-def _refuse_nan(live: _Live) -> None:
+def _refuse_nan(live: Live) -> None:
     """Ends a run whose loss or gradient is not finite; its last good checkpoint stays."""
     step = live.running.broken_at()
     if step is not None:
@@ -280,12 +170,12 @@ def _refuse_nan(live: _Live) -> None:
         )
 
 
-def _may_ask(live: _Live, done: int) -> bool:
+def _may_ask(live: Live, done: int) -> bool:
     """Asking the host waits for all ranks where there are several: only so often."""
     return live.training.world.size == 1 or live.training.plan.logs_after(done)
 
 
-def _finish(live: _Live) -> bool:
+def _finish(live: Live) -> bool:
     live.context.finish()
     plan, memory = live.training.plan, peak_memory(live.training.device) / 2**30
     live.console.say(
