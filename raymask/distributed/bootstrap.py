@@ -2,11 +2,12 @@
 
 import os
 import platform
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raymask.distributed import token
+from raymask.distributed.door import knock, locked, nobody
 from raymask.distributed.lifeline import LostCluster
 from raymask.distributed.settings import Cluster
 
@@ -45,6 +46,8 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
     cluster to join.
     """
     prepare_environment(local=cluster.address is None)
+    if cluster.address is not None:
+        token.switch_on()
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{max(30, cluster.wait):.0f}")
     import ray
 
@@ -70,16 +73,11 @@ def _join(address: str, *, logs: bool) -> None:
     """Joins a cluster that runs already. Raises ValueError with what is wrong with it."""
     import ray
 
-    nobody = ValueError(
-        f"there is no Ray cluster at cluster.address={address}: start one with 'ray start --head', or "
-        "set cluster.address=null to start one on this machine for the run"
-    )
-    if not _answers(address):
-        raise nobody
+    knock(address)
     try:
         ray.init(address=address, **_said(logs))
     except ConnectionError as error:
-        raise nobody from error
+        raise nobody(address) from error
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "ersion mismatch" in str(error):
@@ -88,23 +86,8 @@ def _join(address: str, *, logs: bool) -> None:
                 f"{ray.__version__} on Python {platform.python_version()}): {said}"
             ) from error
         if "uthentication" in type(error).__name__ or "token" in said.lower():
-            raise ValueError(
-                f"the Ray cluster at {address} refuses this process's token: set RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN_PATH to a file with the cluster's own"
-            ) from error
+            raise locked(address) from error
         raise
-
-
-def _answers(address: str) -> bool:
-    """Whether something listens at HOST:PORT, which Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        return True
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            return True
-    except OSError:
-        return False
 
 
 def _said(logs: bool) -> dict:

@@ -145,6 +145,7 @@ def cluster(folder: Path, *, nodes: int) -> Iterator[Nodes]:
                 running.wait_for(node)
             yield running
         finally:
+            print((folder / "head.log").read_text()[-2000:])  # seen where a test fails
             running._end()
 
 
