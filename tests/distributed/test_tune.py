@@ -39,8 +39,13 @@ def test_a_search_leaves_ordinary_runs_and_the_best_as_a_preset(ray_cluster, tmp
     best = load(str(folder / "best.yaml"))
     again = read(folder / "trials" / found["best"] / "config.yaml")
     assert without_places(to_tree(best)) == without_places(to_tree(again))
-    assert found["front"] == [found["best"]] or found["best"] in found["front"]
+    assert found["best"] in found["front"]
     assert found["command"].startswith("raymask train")
+    again = train(load(str(folder / "best.yaml"), [f"run.root={tmp_path}", "run.name=again"]))
+    trial = folder / "trials" / found["best"]
+    assert trained(again) == trained(trial)
+    weights = "checkpoints/step_00000020/model.safetensors"
+    assert (again / weights).read_bytes() == (trial / weights).read_bytes()
 
 
 def test_a_schedule_that_a_population_found_trains_again_from_its_preset(ray_cluster, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The parts of a search that need no cluster: lineages, fronts, grids, tables, costs."""
 
+import io
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -131,6 +132,34 @@ def test_the_table_has_six_columns_and_fits_the_terminal(tmp_path: Path):
     found.records["t003"] = Record("t003", {"mask.ratio": {"kind": "steps", "values": [0.1] * 90}})
     assert max(map(len, rows(found, width=60))) == 60
     assert Table(found, total=5).headline().startswith("3/5 trials, 1 running, best 60 (t001)")
+
+
+class Screen(io.StringIO):
+    """A stdout that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_on_a_terminal_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch):
+    screen, table = Screen(), Table(results(tmp_path), total=5)
+    monkeypatch.setattr("sys.stdout", screen)
+    table.show(last=True)
+    first = screen.getvalue()
+    table.show()  # at once again: too early
+    assert screen.getvalue() == first
+    table.show(last=True)
+    lines = first.count("\n")
+    assert lines == 5 and screen.getvalue()[len(first) :].startswith(f"\x1b[{lines}A\x1b[J3/5 trials")
+
+
+def test_without_a_terminal_a_line_comes_now_and_then(tmp_path: Path, capsys):
+    table = Table(results(tmp_path), total=5)
+    table.show()
+    assert capsys.readouterr().out == ""
+    table.shown -= 31
+    table.show()
+    assert capsys.readouterr().out == "3/5 trials, best 60 (t001), 0:00\n"
 
 
 def test_what_was_found_trains_the_same_config_again(tmp_path: Path):
