@@ -9,7 +9,6 @@ from typing import Any
 from ray.train import UserCallback
 
 from raymask.config import build
-from raymask.distributed.bell import Bell
 from raymask.distributed.train_context import TrainContext
 from raymask.signals import Stopped
 from raymask.train import train
@@ -28,7 +27,7 @@ def work(given: dict[str, Any]) -> int:
     if Path(given["directory"]).is_dir():
         os.chdir(given["directory"])  # relative paths mean what they meant to the user
     try:
-        host = partial(TrainContext, bell=given.get("bell") or Bell())
+        host = partial(TrainContext, bell=given["bell"])
         train(build(given["config"]), host=host, patience=_PATIENCE)
     except Stopped as stopped:
         return stopped.exit_code
