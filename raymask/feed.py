@@ -52,6 +52,14 @@ def open_feed(
     )
 
 
+def check_feed(config: Config, *, batch: int, world: World) -> None:
+    """Raises ValueError where nobody could make batches of `batch` images, before anything is started."""
+    if config.ingest.kind == "remote":
+        from raymask.distributed.ingest import check_actors
+
+        check_actors(config.ingest, config.cluster, batch=batch, world=world.size)
+
+
 def _remote(config: Config) -> Callable[..., Feed]:
     from raymask.distributed.ingest import RemoteLoader
 

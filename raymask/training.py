@@ -13,6 +13,7 @@ from raymask.backbone import VisionBackbone
 from raymask.config import Config
 from raymask.device import autocast_dtype, compile_
 from raymask.evaluate import Evaluation, open_evaluation
+from raymask.feed import check_feed
 from raymask.heads import DinoHead
 from raymask.methods import Method, build_method
 from raymask.methods.labels import with_classes
@@ -53,6 +54,7 @@ def assemble(config: Config, *, world: World, device: torch.device) -> Training:
     config, remark = with_augment(config, source, world=world, device=device)
     images = config.data.epoch_length(len(source))
     steps = plan(config.train, images=images, evaluate_images=config.evaluate.every_images)
+    check_feed(config, batch=steps.batch, world=world)
     method = build_method(config)
     for group, crops in config.data.crops.groups.items():
         for backbone in _backbones(method.student):

@@ -7,6 +7,7 @@ makes `data.prefetch` beyond these, and `data.prefetch` wait here.
 """
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class RemoteLoader:
         bad_log: Path | None = None,
     ):
         check_shares(len(source), batch=batch, rank=rank, world=world)
-        _check_actors(ingest, batch=batch, world=world)
+        check_actors(ingest, cluster, batch=batch, world=world)
         self._ingest, self._cluster, self._data = ingest, cluster, data
         self._rank, self._world, self._start, self._steps = rank, world, start, steps
         self.bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
@@ -80,8 +81,6 @@ class RemoteLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Begins at `start`, ending the iteration before it if there is one."""
         self.close()
-        if self._world > 1:
-            _refuse_own_clusters(self._cluster)
         self._stop, self._ready = threading.Event(), queue.Queue(maxsize=self._data.prefetch)
         self._stack = ExitStack()
         self._stack.enter_context(connected(self._cluster))
@@ -202,11 +201,17 @@ class RemoteLoader:
                 self.bad.name(one.sample, one.replaced_by)
 
 
-def _check_actors(ingest: Ingest, *, batch: int, world: int) -> None:
+def check_actors(ingest: Ingest, cluster: Cluster, *, batch: int, world: int) -> None:
+    """Raises ValueError where actors would have nothing to do, or processes no cluster in common."""
     if world * ingest.actors > batch:
         raise ValueError(
             f"a global batch of {batch} images has no work for ingest.actors={ingest.actors} of each of "
             f"{world} training processes: set ingest.actors to at most {batch // world}"
+        )
+    if world > 1 and cluster.address is None and not _is_connected():
+        raise ValueError(
+            "ingest=remote with several training processes needs one cluster for all of them: set workers=N, "
+            "or give cluster.address"
         )
 
 
@@ -225,11 +230,7 @@ def _check_cores(ingest: Ingest, cluster: Cluster, *, world: int) -> None:
     )
 
 
-def _refuse_own_clusters(cluster: Cluster) -> None:
-    import ray
-
-    if cluster.address is None and not ray.is_initialized():
-        raise ValueError(
-            "ingest=remote with several training processes needs one cluster for all of them: set workers=N, "
-            "or give cluster.address"
-        )
+def _is_connected() -> bool:
+    """Whether this process is in a cluster; Ray is not imported for it, whose defaults `connected` sets first."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()

@@ -3,9 +3,11 @@
 import pytest
 
 from raymask.config import load
+from raymask.distributed.ingest import check_actors
 from raymask.distributed.ingest_placing import beside_actors, runs_at_once
 from raymask.distributed.ingest_settings import Ingest
 from raymask.distributed.preflight import Request, fitting, request
+from raymask.distributed.settings import Cluster
 
 GPU_NODE, CPU_NODE = {"CPU": 16.0, "GPU": 8.0}, {"CPU": 32.0}
 
@@ -39,3 +41,15 @@ def test_as_many_trials_run_at_once_as_fit_with_their_actors(ingest, many):
     asked = Request(1, 1, 1.0, 0.0)
     assert runs_at_once([{"CPU": 8.0}], ingest, workers=1, fits=lambda left: fitting(asked, left)) == many
     assert runs_at_once([{"CPU": 2.0}], ingest, workers=1, fits=lambda left: fitting(asked, left)) in (0, 2)
+
+
+def test_more_actors_than_images_in_a_batch_are_refused():
+    ingest = Ingest(kind="remote", actors=3, cpus=1)
+    with pytest.raises(ValueError, match=r"set ingest\.actors to at most 2"):
+        check_actors(ingest, Cluster(address="auto"), batch=8, world=4)
+    check_actors(ingest, Cluster(address="auto"), batch=12, world=4)
+
+
+def test_several_processes_need_one_cluster_in_common():
+    with pytest.raises(ValueError, match="one cluster for all of them"):
+        check_actors(Ingest(kind="remote"), Cluster(), batch=8, world=2)
