@@ -231,6 +231,6 @@ def _check_cores(ingest: Ingest, cluster: Cluster, *, world: int) -> None:
 
 
 def _is_connected() -> bool:
-    """Whether this process is in a cluster; Ray is not imported for it, whose defaults `connected` sets first."""
+    """Whether this process is in a cluster. Ray is not imported to find out: `connected` sets its defaults."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
