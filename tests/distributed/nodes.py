@@ -17,6 +17,7 @@ from tests.distributed.head import BIN, Head, end, free_ports, started
 # The address of a node on which each worker lives alone; 127.0.0.1 is the head's, where the driver runs.
 _ADDRESS = "127.0.0.{}"
 _JOINING = 240  # seconds, on a machine that is busy with other things
+_TRIES = 3  # Ray has limits of its own for a node that starts
 _PORTS = (
     "--node-manager-port",
     "--object-manager-port",
@@ -56,7 +57,17 @@ class Nodes:
 
     def add(self) -> Node:
         """A new node with one core; it has joined when this returns."""
-        node = self.begin()
+        return self.joined(self.begin())
+
+    def joined(self, node: Node) -> Node:
+        """The node once it has joined, or another where it gave up on a machine that is too busy."""
+        for _ in range(_TRIES - 1):
+            try:
+                self.wait_for(node)
+                return node
+            except RuntimeError:
+                node.kill()
+                node = self.begin()
         self.wait_for(node)
         return node
 
@@ -142,7 +153,7 @@ def cluster(folder: Path, *, nodes: int) -> Iterator[Nodes]:
         running = Nodes(head, Path(short))
         try:
             for node in [running.begin() for _ in range(nodes)]:
-                running.wait_for(node)
+                running.joined(node)
             yield running
         finally:
             print((folder / "head.log").read_text()[-2000:])  # seen where a test fails

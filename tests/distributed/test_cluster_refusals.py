@@ -1,5 +1,6 @@
 """What a cluster cannot do is said in one sentence, before anything is started."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,17 @@ def test_a_name_that_another_run_has(nodes: Nodes, recipe: Path, tmp_path: Path)
     assert "exists and is never overwritten" in refused(nodes, recipe, tmp_path, "run.name=a")
     again = ("run.name=a", "run.resume=true", "optim.base_lr=0.5")
     assert "optim.base_lr" in refused(nodes, recipe, tmp_path, *again)
+
+
+def test_a_run_that_waits_for_room_says_so_and_can_be_stopped(nodes: Nodes, recipe: Path, tmp_path: Path):
+    run = Run(tmp_path / "runs" / "a", recipe, nodes.environment())
+    with ended(run):
+        run.train("workers=2", "cluster.cpus=1", "cluster.wait=900", f"cluster.address={nodes.head.address}")
+        run.until(lambda: "waiting for 2 workers with 1 CPU" in run.output, otherwise="it said that it waits")
+        assert "the cluster's nodes hold 1 of them" in run.output
+        run.process.terminate()
+        assert run.end() == 128 + signal.SIGTERM, run.output
+    assert run.output.splitlines()[-1].startswith("raymask: stopped")
 
 
 def test_a_head_that_dies_ends_the_run_with_a_sentence_that_says_how_to_go_on(
