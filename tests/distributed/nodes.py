@@ -156,7 +156,6 @@ def cluster(folder: Path, *, nodes: int) -> Iterator[Nodes]:
                 running.joined(node)
             yield running
         finally:
-            print((folder / "head.log").read_text()[-2000:])  # seen where a test fails
             running._end()
 
 
