@@ -125,12 +125,25 @@ def _schedules(search: Searched, shades: dict[str, str]) -> list[Chart]:
     return charts
 
 
-def _curves(search: Searched, shades: dict[str, str]) -> Chart:
-    lines = []
+def _curves(search: Searched, shades: dict[str, str]) -> list[Chart]:
+    """The metric of all trials, and their loss where their run directories are there."""
+    found: dict[str, list[tuple[Tried, list[tuple[float, float]]]]] = {search.metric: [], "loss": []}
     for trial in _bottom_up(search):
-        images, values = [at for at, _ in trial.curve], [value for _, value in trial.curve]
-        lines.append(Line(_named(trial, search.metric), images, values, shades[trial.id]))
-    return Chart(f"{search.metric} over images", lines)
+        measured = [(at, value) for at, value in trial.curve]
+        own = trial.line(search.metric)
+        found[search.metric].append((trial, own if len(own) > len(measured) else measured))
+        if search.metric != "loss":
+            found["loss"].append((trial, trial.line("loss")))
+    charts = [
+        Chart(f"{name} over images", [_curve(trial, points, search, shades) for trial, points in curves])
+        for name, curves in found.items()
+    ]
+    return [chart for chart in charts if chart.legend]
+
+
+def _curve(trial: Tried, points: list[tuple[float, float]], search: Searched, shades: dict[str, str]) -> Line:
+    images, values = [at for at, _ in points], [value for _, value in points]
+    return Line(_named(trial, search.metric), images, values, shades[trial.id])
 
 
 def _named(trial: Tried, metric: str) -> str:

@@ -52,9 +52,18 @@ class Tried:
         return found if found is not None and isfinite(found) else None
 
     @cached_property
+    def lines(self) -> list[dict]:
+        """Its own lines of metrics.jsonl; none where its run directory is gone."""
+        return list(metrics.read(self.folder / "metrics.jsonl"))
+
+    def line(self, name: str) -> list[tuple[float, float]]:
+        """A measure over images, by its own lines."""
+        return [(line["images"], line[name]) for line in self.lines if line.get(name) is not None]
+
+    @cached_property
     def steps(self) -> int:
         """The steps of its whole run by its own lines; its last change where they are gone."""
-        lines = [line for line in metrics.read(self.folder / "metrics.jsonl") if line.get("progress")]
+        lines = [line for line in self.lines if line.get("progress")]
         last = max((step for step, _ in self.history), default=0)
         return max(1, last, round(lines[-1]["step"] / lines[-1]["progress"]) if lines else 0)
 

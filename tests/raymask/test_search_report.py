@@ -95,6 +95,18 @@ def test_what_a_population_changed_is_a_staircase_over_the_whole_run(tmp_path: P
     assert [values[place] for place in (0, 19, 20, 59, 60, 100)] == [0.3, 0.3, 0.6, 0.6, 0.45, 0.45]
 
 
+def test_losses_are_drawn_from_the_trials_own_lines(tmp_path: Path):
+    folder = write_search(tmp_path / "s", trials=4, failed=False)
+    assert "loss over images" not in part(write_report(folder).read_text(), "curves")
+    for number in (0, 2):
+        run = folder / "trials" / f"t{number:03d}"
+        run.mkdir(parents=True)
+        lines = [{"step": n, "images": 100 * n, "loss": 2.0 / n} for n in (1, 2, 3)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    losses = part(write_report(folder).read_text(), "curves").split("loss over images")[-1]
+    assert sorted(re.findall(r"<title>(t\d+)", losses)) == ["t000", "t002"]
+
+
 def test_a_trial_without_a_result_is_told_with_its_reason(page: str):
     assert "ValueError: &lt;no&gt; such thing" in part(page, "trials")
     assert re.search(r'<polyline class="none"[^>]*><title>t003<', part(page, "coordinates"))
