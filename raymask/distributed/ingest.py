@@ -231,6 +231,6 @@ def _check_cores(ingest: Ingest, cluster: Cluster, *, world: int) -> None:
 
 
 def _is_connected() -> bool:
-    """Whether this process is in a cluster. Ray is not imported to find out: `connected` sets its defaults."""
+    """Whether this process is in a cluster. It does not import Ray, whose defaults `connected` sets."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
