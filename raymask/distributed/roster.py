@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ray import tune
-
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.inquiry import Inquiry
 from raymask.distributed.proposals import Proposer
@@ -77,6 +75,8 @@ class Roster:
 
     def population(self) -> dict[str, Any]:
         """The trials of a population for Tune, which moves their settings itself."""
+        from ray import tune
+
         for number in range(len(self.results.records), self.inquiry.search.trials):
             self.waiting.append(self._enter(f"t{number:03d}", self._start(number), params={}))
         for record in self.waiting:
@@ -118,6 +118,8 @@ def _of_trial(spec: Any, *, starts: dict[str, Values], path: str) -> float:
 
 def _trial(config: dict, *, assignment: Assignment) -> None:
     """Runs in the process of a trial. Its directory names it: after an exploit its config is another's."""
+    from ray import tune
+
     moves, alone = assignment.moves, assignment.tree["workers"] is None
     name = os.path.basename(tune.get_context().get_trial_dir().rstrip("/"))  # noqa: PTH119
     values = {path: value for path, value in config.items() if path != "trial"} if moves else config["values"]
