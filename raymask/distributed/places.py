@@ -21,9 +21,7 @@ class Waiting:
 
         self.asked = asked
         self.say = say
-        context = ray.get_runtime_context()
-        self.job: str = context.get_job_id()
-        self.head: str = context.gcs_address  # a machine may belong to several clusters
+        self.job: str = ray.get_runtime_context().get_job_id()
         self.since: float | None = None
         self._said: float | None = None
 
@@ -36,7 +34,7 @@ class Waiting:
     def look(self) -> None:
         """Looks, and says so where the workers have had no place for long."""
         held = fitting(self.asked, [node["Resources"] for node in alive()])
-        states = {group.state for group in _groups(self.job, self.head)}
+        states = {group.state for group in _groups(self.job)}
         missing = "CREATED" not in states and held < self.asked.fewest
         if not missing and not states & {"PENDING", "RESCHEDULING"}:
             self.since = self._said = None
@@ -105,13 +103,21 @@ def give_back() -> None:
     if context.get_actor_id() is not None:
         return
     with suppress(RayStateApiException):  # a cluster without a dashboard cannot say
-        for group in _groups(context.get_job_id(), context.gcs_address):
+        for group in _groups(context.get_job_id()):
             if group.state != "REMOVED":
                 name: Any = ray.PlacementGroupID.from_hex(group.placement_group_id)
                 remove_placement_group(PlacementGroup(name))
 
 
-def _groups(job: str, head: str) -> list[Any]:
+def _groups(job: str) -> list[Any]:
+    """The placement groups that a job has made. Raises RayStateApiException where there is no dashboard."""
+    from ray._private.worker import get_dashboard_url
     from ray.util.state import list_placement_groups
+    from ray.util.state.exception import ServerUnavailable
 
-    return list_placement_groups(address=head, filters=[("creator_job_id", "=", job)], limit=1000, timeout=10)
+    dashboard = get_dashboard_url()  # of the cluster that was joined; the machine may belong to several
+    if not dashboard:
+        raise ServerUnavailable("the cluster has no dashboard")
+    return list_placement_groups(
+        address=f"http://{dashboard}", filters=[("creator_job_id", "=", job)], limit=1000, timeout=10
+    )
