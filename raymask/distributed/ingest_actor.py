@@ -78,7 +78,8 @@ class Decoder:
             seconds = {name: taken[name] for name in ("read", "decode", "cut")}
             return part_of(batch, bad=self._told.take(), seconds=seconds)
         except Exception as error:
-            return Part(step, bad=self._told.take() if self._told is not None else (), error=self._sendable(error))
+            met = self._told.take() if self._told is not None else ()
+            return Part(step, bad=met, error=_sendable(error))
 
     def _open(self) -> None:
         work, share = self._work, self._share
@@ -105,12 +106,13 @@ class Decoder:
         )
         self._batches = iter(self._loader)
 
-    def _sendable(self, error: Exception) -> Exception:
-        """An error that training can raise: a user's as a sentence, with the machine that it is about."""
-        said = f"ingest on {socket.gethostname()}: {error or type(error).__name__}"
-        if isinstance(error, ValueError):
-            return ValueError(said)
-        return RuntimeError(f"{said} ({type(error).__name__})")
+
+def _sendable(error: Exception) -> Exception:
+    """An error that training can raise: a user's as a sentence, with the machine that it is about."""
+    said = f"ingest on {socket.gethostname()}: {error or type(error).__name__}"
+    if isinstance(error, ValueError):
+        return ValueError(said)
+    return RuntimeError(f"{said} ({type(error).__name__})")
 
 
 class _Told(BadSamples):
