@@ -2,8 +2,8 @@
 
 Departures from both: features are computed once for `linear_views` random crops of every image and cached
 (epoch e uses view e mod v), where the official code draws a new crop for every image and epoch; and the batch
-is never larger than a sixteenth of the bank, so that small data sets get enough steps. The rate follows the
-batch either way.
+is never larger than a sixteenth of the bank (MAE's at least 32 images), so that small data sets get enough
+steps. The rate follows the batch either way.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ MAE_WARMUP = 10 / 90  # share of the epochs
 
 
 class Fit(NamedTuple):
-    """How long, how fast, how many images at once; the defaults are a recipe's."""
+    """How long, how fast, how many images at once."""
 
     epochs: int
     rate: float
@@ -33,6 +33,7 @@ class Fit(NamedTuple):
 
 
 RECIPES = {"dino": Fit(epochs=100, rate=0.001, batch=1024), "mae": Fit(epochs=90, rate=0.1, batch=4096)}
+LEAST = {"dino": 1, "mae": 32}  # images that a batch has where there are so many: a batch norm wants rows
 
 
 def probe(
@@ -57,9 +58,9 @@ def probe(
 def fit_of(settings: Evaluate, *, images: int) -> Fit:
     """What the settings ask for, and the recipe's own where they do not, on a bank of so many images."""
     recipe = RECIPES[settings.linear_recipe]
-    batch = min(settings.linear_batch or recipe.batch, images // 16)
+    share = max(images // 16, min(LEAST[settings.linear_recipe], images))
     epochs, rate = settings.linear_epochs or recipe.epochs, settings.linear_lr or recipe.rate
-    return Fit(epochs, rate, max(1, batch))
+    return Fit(epochs, rate, min(settings.linear_batch or recipe.batch, share))
 
 
 def _dino(

@@ -11,7 +11,7 @@ from raymask.evaluate.linear import fit_of, probe
 
 QUICK = {
     "dino": Evaluate(linear_epochs=30, linear_lr=0.5),
-    "mae": Evaluate(linear_recipe="mae", linear_epochs=30, linear_lr=20.0),
+    "mae": Evaluate(linear_recipe="mae", linear_epochs=30, linear_lr=100.0),
 }
 
 
@@ -35,25 +35,36 @@ def test_separable_features_are_separated(recipe):
 def test_a_recipe_brings_its_own_numbers_and_the_batch_stays_below_a_sixteenth_of_the_bank():
     for recipe, expected in (("dino", (100, 0.001, 1024)), ("mae", (90, 0.1, 4096))):
         assert fit_of(Evaluate(linear_recipe=recipe), images=100_000) == expected
-    given = Evaluate(linear_recipe="mae", linear_epochs=5, linear_lr=0.3, linear_batch=64)
-    assert fit_of(given, images=160) == (5, 0.3, 10)
+    given = {"linear_epochs": 5, "linear_lr": 0.3, "linear_batch": 64}
+    for recipe, images, batch in (("dino", 160, 10), ("dino", 8, 1), ("mae", 160, 32), ("mae", 24, 24)):
+        found = fit_of(Evaluate(linear_recipe=recipe, **given), images=images)
+        assert found == (5, 0.3, batch)
+    assert fit_of(Evaluate(linear_recipe="mae", **given), images=9600).batch == 64
+
+
+def test_maes_probe_learns_from_a_bank_that_is_hardly_a_batch():
+    (bank, labels), (queries, truth) = _blobs(1, count=21), _blobs(2)
+    settings = Evaluate(linear_recipe="mae", linear_lr=100.0)
+    top1, _ = probe(bank[None], labels, queries, truth, classes=3, settings=settings, seed=0)
+    assert top1 > 90
 
 
 def test_scale_and_shift_of_features_mean_nothing_to_maes_probe():
     (bank, labels), (queries, truth) = _blobs(1), _blobs(2)
-    results = {
+    settings = Evaluate(linear_recipe="mae", linear_epochs=30, linear_lr=20.0)
+    results = [
         probe(
             (bank * scale + 7 * (scale - 1))[None],
             labels,
             queries * scale + 7 * (scale - 1),
             truth,
             classes=3,
-            settings=QUICK["mae"],
+            settings=settings,
             seed=0,
-        )
+        )[0]
         for scale in (1.0, 100.0)
-    }
-    assert len(results) == 1
+    ]
+    assert results[0] == pytest.approx(results[1], abs=2.0) and results[0] > 60
 
 
 def test_a_step_of_lars_on_a_matrix_is_a_thousandth_of_its_length():
