@@ -141,13 +141,19 @@ class Survived:
 
 def outlive(run: Run, fault: str, strike: Callable[[], object]) -> Survived:
     """Strikes, and waits until the run has gone on and is past where it was."""
-    before, at, begun = len(run.begins()), run.step(), time.monotonic()
+    before, begun, seen = len(run.begins()), time.monotonic(), [run.step()]
     strike()
-    at = max(at, run.step())
-    run.until(lambda: len(run.begins()) > before, otherwise=f"it went on after: {fault}")
-    seconds = time.monotonic() - begun
-    survived = Survived(fault, at, run.begins()[before], seconds)
-    run.until_step(at + LOG)
+
+    def went_on() -> bool:
+        step = run.step()
+        if len(run.begins()) > before:
+            return True
+        seen.append(step)  # before lines that will be done again were taken back
+        return False
+
+    run.until(went_on, otherwise=f"it went on after: {fault}")
+    survived = Survived(fault, max(seen), run.begins()[before], time.monotonic() - begun)
+    run.until_step(survived.at + LOG)
     return survived
 
 

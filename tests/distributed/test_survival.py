@@ -44,7 +44,7 @@ def new(folder: Path, name: str, recipe: Path, nodes: Nodes) -> Run:
 def test_a_run_outlives_a_worker_its_controller_a_node_and_a_node_taken_away(
     recipe: Path, nodes: Nodes, tmp_path: Path
 ):
-    length = "train.steps=240"
+    length = "train.steps=480"  # enough for a quick machine, too
     whole, run = (new(tmp_path, name, recipe, nodes) for name in ("whole", "struck"))
     with ended(whole), ended(run):
         whole.torchrun(length)
