@@ -69,9 +69,9 @@ class ConvVisionBackbone(VisionBackbone):
                 "ConvViT has no class token whose attention could guide a mask: choose a strategy without "
                 "scores, or a plain ViT"
             )
-        last, fused = self.vit.stages(images, visible=visible)
-        tokens = self.vit.norm(last + fused)
-        return tokens, {"cls": [tokens.mean(1)], "blocks": [last for _ in blocks]}
+        raw, fused = self.vit.stages(images, visible=visible)
+        tokens = self.vit.norm(raw + fused)
+        return tokens, {"cls": [tokens.mean(1)], "blocks": [raw for _ in blocks]}
 
 
 class ConvBackbone(Settings):
