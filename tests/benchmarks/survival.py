@@ -16,24 +16,26 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks._machine import machine
-from tests.distributed.nodes import Nodes, cluster
-from tests.distributed.survival import (
+from tests.distributed.driven import (
     CHECKPOINT,
     ENVIRONMENT,
     LOG,
     Run,
+    ended,
+    written_recipe,
+)
+from tests.distributed.nodes import Nodes, cluster
+from tests.distributed.survival import (
     Survived,
     assert_equal,
     assert_nothing_torn,
     drain_node,
-    ended,
     kill_controller,
     kill_inside_a_checkpoint,
     kill_worker,
     outlive,
     replace_node,
     workers,
-    written_recipe,
 )
 
 LARGER = "method.head={out_dim: 8192, hidden_dim: 32, bottleneck_dim: 32}"  # takes a while to be written

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.distributed.driven import Run, ended, written_recipe
 from tests.distributed.head import free_ports
 from tests.distributed.nodes import Nodes, cluster
-from tests.distributed.survival import Run, ended, written_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

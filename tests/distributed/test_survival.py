@@ -5,22 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.nodes import Nodes, cluster
-from tests.distributed.survival import (
+from tests.distributed.driven import (
     CHECKPOINT,
     ENVIRONMENT,
     LOG,
     Run,
+    ended,
+    written_recipe,
+)
+from tests.distributed.nodes import Nodes, cluster
+from tests.distributed.survival import (
     assert_equal,
     assert_nothing_torn,
     drain_node,
-    ended,
     kill_controller,
     kill_worker,
     outlive,
     replace_node,
     workers,
-    written_recipe,
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
