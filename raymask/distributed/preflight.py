@@ -10,7 +10,6 @@ from typing import Any
 
 from raymask.config import Config
 from raymask.distributed.ingest_placing import beside_actors
-from raymask.distributed.ingest_placing import beside_actors
 
 _SLACK = 1e-6  # fractions of a core do not add up to whole ones exactly
 
@@ -45,7 +44,6 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     """
     assert config.workers is not None
     (fewest, most), cluster = config.workers, config.cluster
-    nodes = beside_actors(nodes, config.ingest, workers=most, waits=cluster.wait > 0)
     nodes = beside_actors(nodes, config.ingest, workers=most, waits=cluster.wait > 0)
     gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
     cpus = cluster.cpus or _share(nodes, most, gpus)
