@@ -1,8 +1,7 @@
 """A Ray Train worker as the host of a run."""
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from signal import SIGTERM
@@ -17,23 +16,20 @@ _POLL = 1.0  # seconds between two looks of a lone worker; several look together
 
 
 class TrainContext:
-    """Checkpoints lie in the run directory, as anywhere; Ray Train hears of metrics and says which nodes go.
+    """Checkpoints lie in the run directory, as anywhere; Ray Train says which nodes go.
 
-    Every worker makes one, and reports and asks at the same steps as the others.
+    Every worker makes one, and asks at the same steps as the others. Ray Train is told nothing: its `report`
+    waits until the controller has looked, every two seconds, and nobody needs what it would hear.
     """
 
     def __init__(self, local: LocalContext, *, bell: Bell) -> None:
         import ray.train
-        import ray.train.v2._internal.execution.context as internals
 
-        # Ray logs each report of each worker through a logger that no setting of its own reaches.
-        logging.getLogger(internals.__file__).setLevel(logging.WARNING)
         self.local = local
         self._bell = bell
         self._listened = 0.0
         self.gauges = Gauges(run=local.run.name, rank=local.rank)
         self.world: World = local.world
-        self._report: Callable[..., None] = ray.train.report
         self._preemption = ray.train.get_preemption_info
         self._looked = 0.0
         self._saved_for: tuple[str, ...] = ()
@@ -48,12 +44,10 @@ class TrainContext:
         return self.local.latest()
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
-        """Writes the checkpoint into the run directory, and tells Ray Train the metrics, if there are any."""
+        """Has the checkpoint written into the run directory, and shows the metrics to Ray's own monitoring."""
         with self.gauges.saving(step) if save is not None else nullcontext():
             self.local.report(metrics, step=step, save=save)
         self.gauges.log(step, metrics)
-        if metrics:
-            self._report({name: float(value) for name, value in metrics.items() if value is not None})
 
     def asked(self) -> Ask | None:
         """As a plain process; and to save once for each set of nodes that Ray says will go."""
