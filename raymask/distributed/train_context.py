@@ -44,7 +44,7 @@ class TrainContext:
         return self.local.latest()
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
-        """Has the checkpoint written into the run directory, and shows the metrics to Ray's own monitoring."""
+        """Has the checkpoint written into the run directory, and shows metrics to Ray's own monitoring."""
         with self.gauges.saving(step) if save is not None else nullcontext():
             self.local.report(metrics, step=step, save=save)
         self.gauges.log(step, metrics)
