@@ -16,7 +16,7 @@ from pipelines.remote import store
 from pipelines.remote.retry import Failure, patiently
 from pipelines.remote.urls import below, public
 from raymask import checkpoint
-from raymask.run import Run
+from raymask.run import Run, refuse_existing
 from raymask.sharded import written_by
 
 T = TypeVar("T")
@@ -36,6 +36,26 @@ _RUN = (
 def mirror_of(run: Run) -> "Mirror | None":
     """The mirror of a run, if it has one."""
     return None if run.mirror is None else Mirror(below(run.mirror, run.folder().name))
+
+
+def refuse_taken(run: Run) -> None:
+    """Raises ValueError where there is a run of that name, here or in its mirror, unless it is continued."""
+    if run.resume:
+        return
+    refuse_existing(run.folder())
+    mirror = mirror_of(run)
+    if mirror is not None and mirror.holds_a_run():
+        raise ValueError(
+            f"run.mirror={run.mirror} holds a run named {run.name}: continue it with run.resume=true, or "
+            "name another with run.name=NAME"
+        )
+
+
+def bring_run(run: Run) -> None:
+    """Brings a run to this machine as it is in its mirror, if it has one."""
+    mirror = mirror_of(run)
+    if mirror is not None:
+        mirror.bring_run(run.folder())
 
 
 @dataclass(frozen=True)
@@ -68,10 +88,13 @@ class Mirror:
         for old in sorted(there - {name})[: max(0, len(there) - keep)]:
             self._try(partial(store.remove_below, self._at(f"checkpoints/{old}")), old)
 
+    def clear(self, name: str) -> None:
+        """Removes what an attempt that died left of a checkpoint: its shares must not mix with new ones."""
+        if self._sizes(f"checkpoints/{name}"):
+            self._try(partial(store.remove_below, self._at(f"checkpoints/{name}")), name)
+
     def bring_run(self, run: Path) -> None:
-        """Brings what lies beside the checkpoints, unless the directory has a run in it."""
-        if (run / "config.yaml").exists():
-            return
+        """Brings what lies beside the checkpoints, in the place of what another attempt left here."""
         sizes = self._sizes("")
         if "config.yaml" in sizes:
             own = sorted(name for name in sizes if not name.startswith("checkpoints/"))

@@ -40,7 +40,9 @@ class CheckpointWriter:
         self.finish()
         with together(device=self.device, otherwise="the first process cannot write checkpoints"):
             if self.world.leads:
-                checkpoint.begin(self.folder, step)
+                begun = checkpoint.begin(self.folder, step)
+                if self.mirror is not None:
+                    self.mirror.clear(checkpoint.name_of(begun))
         beside, shares = checkpoint.writing(self.folder, step), None
         if snapshot.shared:
             shares = begin_saving(beside, snapshot.shared, group=self._own_group())
@@ -61,27 +63,37 @@ class CheckpointWriter:
 
     def _complete(self, beside: Path, whole: Snapshot | None, shares: Future | None) -> None:
         """This rank's part of a checkpoint; the first rank then gives it its name, once all are done."""
-        if whole is None:
-            self._share(beside, shares)
-            return
+        problem = self._write_part(beside, whole, shares)
+        if shares is not None and self.mirror is not None:
+            failed = torch.tensor(int(problem is not None))
+            dist.all_reduce(failed, group=self._group)  # nothing else uses this group meanwhile
+            if failed and problem is None:
+                problem = OSError("another process could not write or send its share of a checkpoint")
 
         def save(into: Path) -> None:
-            whole.write(into)
-            self._share(into, shares)
+            if problem is not None:
+                raise problem
 
+        if whole is None:
+            save(beside)
+            return
         final = checkpoint.fill(beside, save=save, keep=self.keep)
         if self.mirror is not None:
             self.mirror.send_run(self.folder.parent)
             self.mirror.point(final.name, keep=self.keep)
 
-    def _share(self, beside: Path, shares: Future | None) -> None:
-        """Waits for the shares of all ranks, and sends those that lie here to the mirror."""
-        if shares is not None:
-            shares.result()
-        if self.mirror is not None:
-            self.mirror.send_share(beside, checkpoint.name_of(beside), rank=self.world.rank)
+    def _write_part(self, beside: Path, whole: Snapshot | None, shares: Future | None) -> Exception | None:
+        """Writes what is this rank's to write, and sends it to the mirror; what went wrong, if anything."""
+        try:
+            if whole is not None:
+                whole.write(beside)
             if shares is not None:
-                dist.barrier(self._group)  # all were sent; nothing else uses this group meanwhile
+                shares.result()
+            if self.mirror is not None:
+                self.mirror.send_share(beside, checkpoint.name_of(beside), rank=self.world.rank)
+        except Exception as error:  # the others wait to hear of it
+            return error
+        return None
 
     def _own_group(self) -> dist.ProcessGroup:
         """A group for the thread that writes shares: its collectives must not meet those of training."""

@@ -16,7 +16,7 @@ from raymask.config import Config, build, change, read, to_tree, to_yaml
 from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
 from raymask.fit import fit
-from raymask.mirror import mirror_of
+from raymask.mirror import bring_run, mirror_of, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined, together
@@ -34,7 +34,8 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
     with _hosted(config) as process:
         if config.run.resume:
             _bring(config, process)
-        if config.run.resume and (config.run.folder() / "config.yaml").exists():
+        begun = process.world.leads and (config.run.folder() / "config.yaml").exists()
+        if config.run.resume and any_across(begun, device=process.device):
             return _continue(continued(config.run.folder(), config), process, host, patience)
         training = assemble(config, world=process.world, device=process.device)
         folder = _create(training)
@@ -52,6 +53,7 @@ def resume(folder: Path, changes: list[str] | tuple[str, ...] = (), *, host: Hos
     """Continues a run from its last checkpoint; `changes` may concern its pace and its reports only."""
     config = changed(folder, changes)
     with _hosted(config) as process:
+        _bring(config, process)
         return _continue(config, process, host, 0)
 
 
@@ -80,12 +82,11 @@ def continued(folder: Path, given: Config) -> Config:
 
 
 def _bring(config: Config, process: "_Process") -> None:
-    """Brings a run to this machine, where it lies in its mirror only."""
-    mirror = mirror_of(config.run)
-    if mirror is not None:
+    """Brings a run to this machine, once, where it lies in a mirror."""
+    if config.run.mirror is not None:
         with together(device=process.device, otherwise="another machine cannot reach run.mirror"):
             if process.world.local_rank == 0:
-                mirror.bring_run(config.run.folder())
+                bring_run(config.run)
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,8 @@ def _continue(config: Config, process: _Process, host: Host, patience: float) ->
 def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -> None:
     """Trains with this process and its host. Raises Stopped if it was asked to end before the end."""
     world, device, keep = training.world, training.device, training.config.train.keep
-    if world.leads:
+    if world.leads and host is itself:  # a cluster starts workers again that were asked to stop meanwhile
         forget_stop(folder)
-    barrier()
     mirror = mirror_of(training.config.run)
     if mirror is not None and world.local_rank == 0:
         folder.mkdir(parents=True, exist_ok=True)  # on a machine that does not share the first one's disk
@@ -168,21 +168,19 @@ def _hosted(config: Config) -> Iterator[_Process]:
 def _create(training: Training) -> Path:
     """The run directory with what describes the run; all ranks learn whether the first one could make it."""
     config, world = training.config, training.world
-    problem: ValueError | None = None
+    problem: ValueError | OSError | None = None
     if world.leads:
         mirror = mirror_of(config.run)
         try:
-            if mirror is not None and mirror.holds_a_run():
-                raise ValueError(
-                    f"run.mirror={config.run.mirror} holds a run named {config.run.name}: continue it with "
-                    "run.resume=true, or name another with run.name=NAME"
-                )
+            refuse_taken(config.run)
             folder = run.create(config.run)
             # Whoever trains by this file later wants a new run.
             afresh = config.model_copy(update={"run": config.run.model_copy(update={"resume": False})})
             (folder / "config.yaml").write_text(to_yaml(afresh))
             run.write_json(folder / "env.json", run.environment(describe(training.device), world=world.size))
-        except ValueError as error:
+            if mirror is not None:
+                mirror.send_run(folder)  # so that every machine knows that the run has begun
+        except (ValueError, OSError) as error:
             problem = error
     if any_across(problem is not None, device=training.device):
         raise problem or ValueError("the first rank could not make the run directory")

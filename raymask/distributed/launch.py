@@ -16,7 +16,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from raymask import run
 from raymask.config import Config, to_tree
 from raymask.distributed.bell import Bell
 from raymask.distributed.bootstrap import connected
@@ -24,7 +23,8 @@ from raymask.distributed.follow import followed
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, check_storage, request
-from raymask.signals import Stopped, StopRequest
+from raymask.mirror import bring_run, refuse_taken
+from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued
 
 _AGAIN = 3  # times that the actor which watches the workers may die
@@ -38,10 +38,12 @@ def train_on_ray(config: Config) -> Path:
     is started, where the cluster cannot hold the workers or cannot see the run.
     """
     folder = config.run.folder()
-    if not config.run.resume:
-        run.refuse_existing(folder)
-    elif (folder / "config.yaml").exists():
+    refuse_taken(config.run)
+    if config.run.resume:
+        bring_run(config.run)
+    if (folder / "config.yaml").exists():
         continued(folder, config)  # refuses another run's name now, rather than in the workers
+        forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
     with connected(config.cluster, logs=_is_heard(config)):
         nodes = alive()
         asked = request(config, [node["Resources"] for node in nodes])

@@ -33,14 +33,17 @@ class Share:
         return replace(assignment, tree={**assignment.tree, "data": data}, threads=threads)
 
 
-def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None) -> Share:
-    """Shares out the nodes of a cluster among trials. Raises ValueError where they cannot hold one."""
+def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None, trials: int) -> Share:
+    """Shares out the nodes of a cluster among trials. Raises ValueError where they cannot hold one.
+
+    Where nodes may be waited for (cluster.wait), as many of the trials as are wanted stand in line for them.
+    """
     if config.workers is not None:
         asked = request(config, nodes)
         most = runs_at_once(
             nodes, config.ingest, workers=asked.most, fits=lambda left: fitting(asked, left) // asked.most
         )
-        most = max(1, most)
+        most = max(1, most, trials if config.cluster.wait else 0)
         return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus)
     cluster = config.cluster
     gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
@@ -48,7 +51,9 @@ def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None) -> 
     share = min((node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu), default=1.0)
     asked = Request(1, 1, cluster.cpus or max(1.0, share), gpus)
     most = runs_at_once(nodes, config.ingest, workers=1, fits=lambda left: fitting(asked, left))
-    if not most:
+    if cluster.wait:
+        most = max(most, trials)
+    elif not most:
         actors = " beside its ingest actors" if config.ingest.kind == "remote" else ""
         raise ValueError(
             f"a trial needs {asked.cpus:g} CPU and {asked.gpus:g} GPU{actors}, but no node of the cluster "

@@ -126,10 +126,7 @@ class TrialContext:
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Collects what is measured; with a checkpoint, hands it to Tune, which may end the trial here."""
-        wanted = {
-            k: v for k, v in metrics.items() if v is not None and (k == "loss" or k.startswith("eval/"))
-        }
-        self.measured |= wanted
+        self.measured |= told(metrics)
         with self.gauges.saving(step) if save is not None else nullcontext():
             self.local.report(metrics, step=step, save=save)
             if save is not None:

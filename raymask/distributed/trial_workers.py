@@ -15,6 +15,7 @@ from raymask.distributed.assignment import Assignment
 from raymask.distributed.launch import train_on_ray
 from raymask.distributed.space import Values
 from raymask.distributed.trial import prepare
+from raymask.distributed.trial_context import told
 from raymask.signals import Stopped, ask_to_stop
 
 _EVERY = 0.3  # seconds between two looks
@@ -72,10 +73,7 @@ def _evaluations(
         if saved > known:
             found: dict[int, dict[str, float]] = {}
             for line in metrics.read(folder / "metrics.jsonl"):
-                wanted = {
-                    k: v for k, v in line.items() if v is not None and (k == "loss" or k[:5] == "eval/")
-                }
-                found[line["step"]] = found.get(line["step"], {}) | wanted
+                found[line["step"]] = found.get(line["step"], {}) | told(line)
             for step in sorted(step for step in found if known < step <= saved):
                 if any(name.startswith("eval/") for name in found[step]):
                     yield step, found[step]

@@ -26,8 +26,9 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
     search = inquiry.search
     nodes = alive()
     check_storage(inquiry.folder, nodes)
-    share = share_out(inquiry.base, [node["Resources"] for node in nodes], at_once=search.at_once)
     left = search.trials - sum(record.state != "running" for record in results.records.values())
+    resources = [node["Resources"] for node in nodes]
+    share = share_out(inquiry.base, resources, at_once=search.at_once, trials=max(1, left))
     roster = Roster(inquiry, results, share)
     trainable = tune.with_resources(roster.trainable(), share.resources)
     table = Table(results, total=search.trials)

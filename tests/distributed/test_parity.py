@@ -31,7 +31,7 @@ METRIC = "eval/knn5_top1"
 
 
 def suggest(trial):
-    return {"optim.base_lr": trial.suggest_categorical("optim.base_lr", [0.001])}
+    return {"optim.base_lr": trial.suggest_categorical("optim.base_lr", [0.0001])}
 '''
 DEADLINE = 300  # seconds for one process
 
@@ -54,8 +54,9 @@ def recipe(folder: Path, method: str) -> Path:
     """A tiny config of the method."""
     text = RECIPE.replace("extends: dino-random-mask", f"extends: {method}")
     own = [line for line in text.splitlines() if not line.startswith("method:") or method.startswith("dino")]
-    path = folder / f"{method}.yaml"
-    path.write_text("\n".join(own) + "\n" + METHODS[method])
+    path, text = folder / f"{method}.yaml", "\n".join(own) + "\n" + METHODS[method]
+    views = "local_crops: {count: 2, size: 8}"
+    path.write_text(text if method.startswith("dino") else text.replace(views, "local_crops: {count: 0}"))
     return path
 
 
@@ -77,6 +78,8 @@ def assert_same_to_the_bit(run: Path, reference: Path) -> None:
 
 
 def assert_same_but_for_rounding(run: Path, reference: Path) -> None:
+    """A step moves a weight by up to the learning rate (5e-6 here) whatever its gradient is, and the gradient of
+    keys' biases is nothing but rounding: so much may differ, and no more."""
     for name in ("step", "samples", "masks", "lr", "mask_ratio"):
         assert [line.get(name) for line in lines(run)] == [line.get(name) for line in lines(reference)], name
     for name, tensor in weights(reference).items():

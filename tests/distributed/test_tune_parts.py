@@ -212,14 +212,14 @@ def test_a_schedule_is_counted_as_far_as_it_went():
     ],
 )
 def test_trials_share_what_each_node_holds(nodes, changes, at_once, resources):
-    share = share_out(load("mae-laptop", changes), nodes, at_once=None)
+    share = share_out(load("mae-laptop", changes), nodes, at_once=None, trials=8)
     assert (share.at_once, share.resources) == (at_once, resources)
-    assert share_out(load("mae-laptop", changes), nodes, at_once=1).at_once == 1
+    assert share_out(load("mae-laptop", changes), nodes, at_once=1, trials=8).at_once == 1
 
 
 def test_a_cluster_that_holds_no_trial_is_refused():
     with pytest.raises(ValueError, match="no node of the cluster has them"):
-        share_out(load("mae-laptop", ["cluster.cpus=8"]), [{"CPU": 4}], at_once=None)
+        share_out(load("mae-laptop", ["cluster.cpus=8"]), [{"CPU": 4}], at_once=None, trials=8)
 
 
 def test_a_draw_that_makes_no_config_fails_by_itself(tmp_path: Path):
