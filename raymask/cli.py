@@ -349,7 +349,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from raymask.failures import exit_code, sentence, was_asked_to_stop
+        from raymask.failures import exit_code, leave, sentence, was_asked_to_stop
 
         code, stopped = exit_code(error), was_asked_to_stop(error)
         if code is None or ("debug=true" in sys.argv and not stopped):
@@ -357,4 +357,4 @@ def main() -> None:
         rank = os.environ.get("RANK", "0")  # under torchrun: what only one process met must not be lost
         if rank == "0" or not stopped:
             print(f"rank {rank}: {sentence(error)}" if rank != "0" else sentence(error), file=sys.stderr)
-        sys.exit(code)
+        leave(code)

@@ -1,7 +1,24 @@
 """What an error means to whoever called `raymask`: a code for the shell, a sentence for each thing wrong."""
 
+import os
+import sys
+import threading
+from typing import NoReturn
+
 from pipelines.names import printable
 from raymask.signals import Stopped
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with a code; at once where a thread still waits for Ray, which crashes on its way out."""
+    if "raymask.distributed.launch" in sys.modules:
+        from raymask.distributed.launch import WAITING
+
+        if any(thread.name == WAITING for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 def was_asked_to_stop(error: Exception) -> bool:

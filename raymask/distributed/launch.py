@@ -27,6 +27,7 @@ from raymask.mirror import bring_run, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued
 
+WAITING = "ray train"  # the thread that waits for Ray, and may wait for ever where no worker is left
 _AGAIN = 3  # times that the actor which watches the workers may die
 _UNHEARD = 15.0  # seconds without workers after which a request to stop is not for them any more
 
@@ -122,7 +123,7 @@ def _in_thread(driven: _Driven) -> int | BaseException:
             except BaseException as error:
                 outcome.append(error)
 
-        thread = threading.Thread(target=fit, daemon=True)
+        thread = threading.Thread(target=fit, daemon=True, name=WAITING)
         thread.start()
         with followed(said):
             _watch(driven, thread)

@@ -78,8 +78,8 @@ def assert_same_to_the_bit(run: Path, reference: Path) -> None:
 
 
 def assert_same_but_for_rounding(run: Path, reference: Path) -> None:
-    """A step moves a weight by up to the learning rate (5e-6 here) whatever its gradient is, and the gradient of
-    keys' biases is nothing but rounding: so much may differ, and no more."""
+    """A step moves a weight by up to the learning rate (5e-6 here) whatever its gradient, and that of keys'
+    biases is nothing but rounding: so much may differ, and no more."""
     for name in ("step", "samples", "masks", "lr", "mask_ratio"):
         assert [line.get(name) for line in lines(run)] == [line.get(name) for line in lines(reference)], name
     for name, tensor in weights(reference).items():
