@@ -10,7 +10,7 @@ from raymask.signals import Stopped
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process with a code; at once where a thread still waits for Ray, which crashes on its way out."""
+    """Ends the process; at once where a thread still waits for Ray, which crashes on its way out."""
     if "raymask.distributed.launch" in sys.modules:
         from raymask.distributed.launch import WAITING
 

@@ -26,6 +26,9 @@ _PACKAGES = (
 )
 
 
+LOCK = ".lock"  # in the run directory, held for as long as a process trains there
+
+
 class Run(Settings):
     """Where a run is written, and the seed of all its randomness.
 

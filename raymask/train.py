@@ -21,8 +21,6 @@ from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined, together
 
-LOCK = ".lock"  # in the run directory, held for as long as a process trains there
-
 
 def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
     """A new run in this process (or these, under torchrun); returns its directory.
@@ -131,17 +129,28 @@ def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -
 @contextmanager
 def _alone(training: Training, folder: Path, patience: float) -> Iterator[None]:
     """Keeps others from training in `folder`. Raises ValueError, on all ranks, where somebody still does."""
-    busy = f"another process trains in {folder}: wait for it to end, or stop it, before continuing the run"
+    busy = _busy(folder)
     problem: ValueError | None = None
     with ExitStack() as held:
         if training.world.leads:
             try:
-                _lock(held.enter_context((folder / LOCK).open("ab")), busy=busy, patience=patience)
+                _lock(held.enter_context((folder / run.LOCK).open("ab")), busy=busy, patience=patience)
             except ValueError as error:
                 problem = error
         if any_across(problem is not None, device=training.device):
             raise problem or ValueError(busy)
         yield
+
+
+def refuse_busy(folder: Path, *, patience: float) -> None:
+    """Raises ValueError if another process still trains in `folder` after so many seconds."""
+    if folder.exists():
+        with (folder / run.LOCK).open("ab") as file:
+            _lock(file, busy=_busy(folder), patience=patience)
+
+
+def _busy(folder: Path) -> str:
+    return f"another process trains in {folder}: wait for it to end, or stop it, before continuing the run"
 
 
 def _lock(file: IO[bytes], *, busy: str, patience: float) -> None:

@@ -17,9 +17,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.lock import is_locked
 from raymask.distributed import packaging, token
 from raymask.distributed.dashboard import answers, connect, find_address, is_open, reach
 from raymask.distributed.job_command import Command, command
+from raymask.run import LOCK
 from raymask.signals import ask_to_stop
 
 if TYPE_CHECKING:
@@ -185,6 +187,8 @@ def _stop_here(run: str, jobs: list[Job], *, where: str, say: Say) -> None:
     folder = Path(run).expanduser()
     if not (folder / "config.yaml").exists():
         raise ValueError(f"no job of a run '{run}' is known at {where}: raymask stops only what it has sent")
+    if not is_locked(folder / LOCK):
+        raise ValueError(f"nobody trains in {folder}: there is nothing to stop")
     ask_to_stop(folder)
     say(f"whoever trains in {folder} is asked to write a checkpoint and end")
 

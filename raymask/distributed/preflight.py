@@ -51,10 +51,11 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     held = fitting(asked, nodes)
     if held < fewest and not cluster.wait:
         has = ", ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
+        fewer = f"workers={held}, or less of " if held else ""
         raise ValueError(
-            f"{fewest} workers need {cpus:g} CPU and {gpus:g} GPU each, but the cluster holds {held} "
-            f"of them (its nodes have {has}): set workers={max(1, held)}, or less of cluster.cpus and "
-            "cluster.gpus, or, where an autoscaler brings nodes, cluster.wait=900"
+            f"{fewest} worker{'s' if fewest > 1 else ''} need {cpus:g} CPU and {gpus:g} GPU each, but the "
+            f"cluster holds {held} of them (its nodes have {has}): set {fewer}cluster.cpus and cluster.gpus"
+            f"{'' if held else ' to what a node has'}, or, where an autoscaler brings nodes, cluster.wait=900"
         )
     return asked
 

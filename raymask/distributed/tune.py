@@ -29,8 +29,8 @@ from raymask.distributed.results import Record, Results
 from raymask.distributed.search import Search, parse
 from raymask.distributed.space import open_space
 from raymask.overrides import read_yaml
+from raymask.run import LOCK
 from raymask.signals import Stopped
-from raymask.train import LOCK
 
 SEARCH = "search.yaml"
 SPACE = "space.py"

@@ -20,10 +20,11 @@ from tests.raymask.tiny_run import RECIPE, pictures
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
+# Of these the masks do not follow attention, whose rounding depends on how many images one product holds.
 METHODS = {
     "dino-random-mask": "",
     "mae": "method: {decoder: {dim: 16, depth: 1, heads: 2}}\n",
-    "maskedkd-50": "method: {teacher: {pretrained: false, patch_size: 4, dim: 32, depth: 2, heads: 2}}\n",
+    "ibot-random": "",
 }
 SPACE = '''"""One trial, as it is."""
 
@@ -53,10 +54,10 @@ def _one_thread() -> Iterator[None]:
 def recipe(folder: Path, method: str) -> Path:
     """A tiny config of the method."""
     text = RECIPE.replace("extends: dino-random-mask", f"extends: {method}")
-    own = [line for line in text.splitlines() if not line.startswith("method:") or method.startswith("dino")]
+    own = [line for line in text.splitlines() if not line.startswith("method:") or not METHODS[method]]
     path, text = folder / f"{method}.yaml", "\n".join(own) + "\n" + METHODS[method]
     views = "local_crops: {count: 2, size: 8}"
-    path.write_text(text if method.startswith("dino") else text.replace(views, "local_crops: {count: 0}"))
+    path.write_text(text if not METHODS[method] else text.replace(views, "local_crops: {count: 0}"))
     return path
 
 
@@ -80,7 +81,7 @@ def assert_same_to_the_bit(run: Path, reference: Path) -> None:
 def assert_same_but_for_rounding(run: Path, reference: Path) -> None:
     """A step moves a weight by up to the learning rate (5e-6 here) whatever its gradient, and that of keys'
     biases is nothing but rounding: so much may differ, and no more."""
-    for name in ("step", "samples", "masks", "lr", "mask_ratio"):
+    for name in ("step", "samples", "masks", "lr"):
         assert [line.get(name) for line in lines(run)] == [line.get(name) for line in lines(reference)], name
     for name, tensor in weights(reference).items():
         assert (weights(run)[name] - tensor).abs().max() < 1e-6, name

@@ -17,8 +17,9 @@ from raymask import presets
 from raymask.config import load, read
 from raymask.fit import Diverged
 from raymask.pace import TIMES
+from raymask.run import LOCK
 from raymask.signals import Stopped
-from raymask.train import LOCK, resume, train
+from raymask.train import resume, train
 
 REQUIRED = (
     *(
