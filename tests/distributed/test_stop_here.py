@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.lock import lock
 from raymask.distributed import dashboard
 from raymask.distributed.dashboard import NoCluster
 from raymask.distributed.job_status import status
 from raymask.distributed.jobs import stop
+from raymask.run import LOCK
 from raymask.signals import asked_to_stop
 from tests.distributed.head import free_ports
 from tests.raymask.test_standing import training, write
@@ -27,7 +29,12 @@ def test_a_run_of_this_machine_is_asked_to_end(tmp_path: Path):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
     said: list[str] = []
-    assert stop(str(run), address=None, say=said.append) is None
+    with pytest.raises(ValueError, match="nobody trains in .*first: there is nothing to stop"):
+        stop(str(run), address=None, say=said.append)
+    assert not asked_to_stop(run) and not said
+    with (run / LOCK).open("ab") as file:
+        lock(file, busy="")
+        assert stop(str(run), address=None, say=said.append) is None
     assert asked_to_stop(run) and said == [f"whoever trains in {run} is asked to write a checkpoint and end"]
 
 

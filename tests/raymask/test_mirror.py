@@ -114,3 +114,28 @@ def test_what_is_no_plain_url_is_refused_without_repeating_a_password(given: str
     with pytest.raises(ValueError, match=r"run.mirror is .* give the URL of a folder") as caught:
         config(tmp_path, f"run.mirror={given}")
     assert "secret" not in str(caught.value)
+
+
+def test_what_a_dead_attempt_left_of_a_checkpoint_is_removed_before_another_writes_it(
+    bucket: str, tmp_path: Path
+):
+    mirror, shares = Mirror(f"{bucket}/a"), tmp_path / "shards"
+    shares.mkdir()
+    for rank in range(4):
+        (shares / f"shard-{rank + 1:05d}-model.safetensors").write_bytes(b"old")
+        mirror.send_share(tmp_path, "step_00000004", rank=rank)
+    mirror.clear("step_00000004")
+    mirror.send_share(tmp_path, "step_00000004", rank=0)
+    left = [name for name in names_in(bucket) if "/shards/" in name]
+    assert left == ["a/checkpoints/step_00000004/shards/shard-00001-model.safetensors"]
+
+
+def test_the_lines_of_the_mirror_replace_older_ones_on_a_disk(bucket: str, tmp_path: Path):
+    mirror, disk = Mirror(f"{bucket}/a"), tmp_path / "run"
+    disk.mkdir()
+    (disk / "config.yaml").write_text("{}")
+    (disk / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    mirror.send_run(disk)
+    (disk / "metrics.jsonl").write_text('{"step": 1}\n')
+    mirror.bring_run(disk)
+    assert (disk / "metrics.jsonl").read_text().count("step") == 2
