@@ -29,7 +29,7 @@ def test_a_run_of_this_machine_is_asked_to_end(tmp_path: Path):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
     said: list[str] = []
-    with pytest.raises(ValueError, match="nobody trains in .*first: there is nothing to stop"):
+    with pytest.raises(ValueError, match=r"nobody trains in .*first: there is nothing to stop"):
         stop(str(run), address=None, say=said.append)
     assert not asked_to_stop(run) and not said
     with (run / LOCK).open("ab") as file:
