@@ -18,8 +18,6 @@ from raymask.distributed.share import share_out
 from raymask.distributed.table import Table
 from raymask.distributed.tune_hooks import Asker, Watch
 
-_KEEP = None  # Tune's pointers: a population may want any of them, and they are a line each
-
 
 def run_trials(inquiry: Inquiry, results: Results) -> None:
     """Runs every trial that has not ended, beginning those that never began; Ray is connected."""
@@ -53,7 +51,8 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
             storage_path=str(storage),
             callbacks=[watch],
             verbose=0,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=_KEEP),
+            # Every pointer stays: a population may want any of them, and they are a line each.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
         ),
     )
     with warnings.catch_warnings():
