@@ -4,6 +4,7 @@ The loop asks its host for the checkpoint to continue from, reports to it at ste
 anything is wanted of it. It never knows which host that is.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 
 from raymask import checkpoint
+from raymask.disks import ALONE, Disk
 from raymask.mirror import Mirror
 from raymask.saving import CheckpointWriter
 from raymask.signals import StopRequest, asked_to_stop
@@ -58,6 +60,7 @@ class LocalContext:
         device: torch.device,
         keep: int,
         stop: StopRequest | None = None,
+        disk: Disk = ALONE,
         mirror: Mirror | None = None,
     ) -> None:
         self.run = run
@@ -65,8 +68,11 @@ class LocalContext:
         self.world = world
         self.device = device
         self.stop = stop
+        self.disk = disk
         self.mirror = mirror
-        self.writer = CheckpointWriter(self.folder, world=world, device=device, keep=keep, mirror=mirror)
+        self.writer = CheckpointWriter(
+            self.folder, world=world, device=device, keep=keep, disk=disk, mirror=mirror
+        )
 
     @property
     def rank(self) -> int:
@@ -75,12 +81,18 @@ class LocalContext:
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        """The checkpoint that `last` names; that of the mirror, where the run has one."""
+        """The checkpoint that `last` names; that of the mirror, where the run has one.
+
+        Raises ValueError, on all ranks, where a disk holds one that the mirror does not know.
+        """
         if self.mirror is not None:
             with together(device=self.device, otherwise="another machine cannot reach run.mirror"):
-                if self.world.local_rank == 0:
-                    self.mirror.bring_latest(self.run)
+                if self.disk.keeps and self._brought(self.mirror) is None:
+                    _refuse_unknown(self.folder)
         yield checkpoint.latest(self.folder)
+
+    def _brought(self, mirror: Mirror) -> Path | None:
+        return mirror.bring_latest(self.run, keep=self.writer.keep if self.world.leads else 1)
 
     def report(self, metrics: Mapping[str, float], *, step: int, save: Snapshot | None = None) -> None:
         """Has the checkpoint written; the metrics are in metrics.jsonl already."""
@@ -96,6 +108,21 @@ class LocalContext:
     def finish(self) -> None:
         """Waits until every checkpoint is complete."""
         self.writer.finish()
+
+    def keep_last(self) -> None:
+        """Has the last checkpoint on the first rank's disk, whole, where it lies in the mirror only."""
+        if self.mirror is not None and self.world.leads:
+            self._brought(self.mirror)
+
+
+def _refuse_unknown(folder: Path) -> None:
+    """Raises ValueError where checkpoints are on this disk, though the mirror has none."""
+    found = checkpoint.latest(folder)
+    if found is not None:
+        raise ValueError(
+            f"{socket.gethostname()} holds {found}, of which run.mirror knows nothing: begin there, so that "
+            "it is sent, or remove that run directory"
+        )
 
 
 Host = Callable[[LocalContext], RunContext]  # what makes a host of this process

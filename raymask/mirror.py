@@ -1,21 +1,24 @@
 """A copy of a run directory behind a URL, for machines that share no disk or may lose theirs.
 
-Files go there with every checkpoint; `checkpoints/last` goes last, when all the others are complete, so that
-whatever dies whenever, it names a whole checkpoint. Where there is a mirror it is the truth: a run continues
-from what it names, and what a machine lacks of that is brought there first.
+Files go there with every checkpoint: those of a checkpoint first, then its `state.json`, then what names it
+in `checkpoints/last`. So whatever dies whenever, a checkpoint that has a state.json is whole, and so is the
+one that `last` names. A run continues from that one, unless the disk of its first process holds a later one
+of the same run, which goes there then; what a machine lacks is brought to it first.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+
+from pipelines.badlog import log_of_rank
 from pipelines.remote import store
 from pipelines.remote.retry import Failure, patiently
 from pipelines.remote.urls import below, public
-from raymask import checkpoint
+from raymask import checkpoint, state
 from raymask.run import Run, refuse_existing
 from raymask.sharded import written_by
 
@@ -27,10 +30,12 @@ _RUN = (
     "env.json",
     "metrics.jsonl",
     "train.log",
-    "bad_samples*.jsonl",
     "eval/*.json",
     "trackers*",
 )
+_BAD = "bad_samples.jsonl"
+_ADVICE = "; 'raymask resume' goes on once it can be, or with run.mirror=null from what this disk holds"
+_STATE = "state.json"  # of a checkpoint: the last of its files to come and the first to go
 
 
 def mirror_of(run: Run) -> "Mirror | None":
@@ -52,9 +57,10 @@ def refuse_taken(run: Run) -> None:
 
 
 def bring_run(run: Run) -> None:
-    """Brings a run to this machine as it is in its mirror, if it has one."""
+    """Makes this machine's run and its mirror, if it has one, the same."""
     mirror = mirror_of(run)
     if mirror is not None:
+        mirror.catch_up(run.folder())
         mirror.bring_run(run.folder())
 
 
@@ -65,72 +71,135 @@ class Mirror:
     url: str
 
     def send_run(self, run: Path) -> None:
-        """Copies what a run wrote beside its checkpoints."""
+        """Copies what the first rank wrote beside its checkpoints."""
         for path in sorted(path for pattern in _RUN for path in run.glob(pattern) if path.is_file()):
             self._send(path, str(path.relative_to(run)))
 
+    def send_bad(self, run: Path, ranks: Iterable[int]) -> None:
+        """Copies the lists of bad images of some ranks, each of which has its own."""
+        for path in (log_of_rank(run / _BAD, rank) for rank in ranks):
+            if path.is_file():
+                self._send(path, path.name)
+
     def send_share(self, folder: Path, name: str, *, rank: int) -> None:
-        """Copies one rank's files in `folder` into the checkpoint `name`."""
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and written_by(path, rank)):
-            self._send(path, f"checkpoints/{name}/{path.relative_to(folder)}")
+        """Copies one rank's files in `folder` into the checkpoint `name`, which is none before `complete`."""
+        self._send_files([path for path in _files(folder) if written_by(path, rank)], folder, name)
+
+    def complete(self, folder: Path, name: str, *, keep: int) -> None:
+        """Makes a checkpoint, of which all else was sent, the one to continue from; keeps the newest."""
+        self._send(folder / _STATE, f"checkpoints/{name}/{_STATE}")
+        with tempfile.TemporaryDirectory() as beside:
+            pointer = Path(beside) / checkpoint.LAST
+            pointer.write_text(name + "\n")
+            self._send(pointer, f"checkpoints/{checkpoint.LAST}")
+        there = _complete_in(self._sizes("checkpoints"))
+        for old in sorted(there - {name})[: max(0, len(there) - keep)]:
+            self.remove(old)
+
+    def remove(self, name: str) -> None:
+        """Removes a checkpoint, or what an attempt that died left of one: shares must not mix."""
+        sizes = self._sizes(f"checkpoints/{name}")
+        if _STATE in sizes:
+            self._try(lambda: store.remove_below(self._at(f"checkpoints/{name}/{_STATE}")), name)
+        if sizes.keys() - {_STATE}:
+            self._try(lambda: store.remove_below(self._at(f"checkpoints/{name}")), name)
+
+    def clean(self) -> None:
+        """Removes what attempts that died left: half of checkpoints, and those that `last` never named."""
+        sizes = self._sizes("checkpoints")
+        last, complete = self._last(sizes), _complete_in(sizes)
+        for name in sorted({path.split("/")[0] for path in sizes} - {checkpoint.LAST}):
+            if name not in complete or name > last:
+                self.remove(name)
 
     def holds_a_run(self) -> bool:
         """Whether a run is there."""
         return "config.yaml" in self._sizes("")
 
-    def point(self, name: str, *, keep: int) -> None:
-        """Makes a checkpoint, of which every file was sent, the one to continue from; keeps the newest."""
-        with tempfile.TemporaryDirectory() as folder:
-            pointer = Path(folder) / checkpoint.LAST
-            pointer.write_text(name + "\n")
-            self._send(pointer, f"checkpoints/{checkpoint.LAST}")
-        there = {path.split("/")[0] for path in self._sizes("checkpoints")} - {checkpoint.LAST}
-        for old in sorted(there - {name})[: max(0, len(there) - keep)]:
-            self._try(partial(store.remove_below, self._at(f"checkpoints/{old}")), old)
+    def discard_if_untrained(self) -> None:
+        """Removes a run that was refused before it had learned anything."""
+        names = self._sizes("")
+        if names and not any(name.startswith(("metrics.jsonl", "checkpoints/")) for name in names):
+            self._try(lambda: store.remove_below(self.url), "the run")
 
-    def clear(self, name: str) -> None:
-        """Removes what an attempt that died left of a checkpoint: its shares must not mix with new ones."""
-        if self._sizes(f"checkpoints/{name}"):
-            self._try(partial(store.remove_below, self._at(f"checkpoints/{name}")), name)
+    def catch_up(self, run: Path) -> None:
+        """Sends what this disk holds beyond the mirror: one that was set later, or could not be reached."""
+        newest = checkpoint.latest(run / "checkpoints")
+        if not (run / "config.yaml").exists():
+            return
+        sizes = self._sizes("")
+        if "config.yaml" in sizes and (
+            newest is None or newest.name <= self._last(self._sizes("checkpoints")) or not self._is_of(run)
+        ):
+            return
+        self.send_run(run)
+        if newest is not None:
+            self.remove(newest.name)
+            self._send_files(_files(newest), newest, newest.name)
+            self.complete(newest, newest.name, keep=len(sizes) + 1)
 
     def bring_run(self, run: Path) -> None:
         """Brings what lies beside the checkpoints, in the place of what another attempt left here."""
         sizes = self._sizes("")
         if "config.yaml" in sizes:
-            own = sorted(name for name in sizes if not name.startswith("checkpoints/"))
-            for name in [
-                *(name for name in own if name != "config.yaml"),
-                "config.yaml",
-            ]:  # the sign of a run
+            own = [name for name in sorted(sizes) if not name.startswith("checkpoints/")]
+            for name in sorted(own, key=lambda name: name == "config.yaml"):  # the sign of a run goes last
                 self._bring(name, run / name)
 
-    def bring_latest(self, run: Path) -> None:
-        """Brings the checkpoint to continue from, if there is one and it is not here."""
+    def bring_latest(self, run: Path, *, keep: int) -> Path | None:
+        """The checkpoint to continue from, brought if it is not here; None where the mirror has none.
+
+        Here, too, only the `keep` newest stay.
+        """
         folder, sizes = run / "checkpoints", self._sizes("checkpoints")
-        if checkpoint.LAST not in sizes:
-            return
-        with tempfile.TemporaryDirectory() as beside:
-            self._bring(f"checkpoints/{checkpoint.LAST}", Path(beside) / checkpoint.LAST)
-            name = (Path(beside) / checkpoint.LAST).read_text().strip()
+        name = self._last(sizes)
+        if not name:
+            return None
         files = {path: size for path, size in sizes.items() if path.startswith(f"{name}/")}
-        here = {path: folder / path for path in files}
-        if all(path.exists() and path.stat().st_size == files[each] for each, path in here.items()):
+        if self._is_here(folder, name, files):
             checkpoint.point(folder, name)
-            return
+            return folder / name
 
         def save(into: Path) -> None:
             for path in files:
                 self._bring(f"checkpoints/{path}", into / path.removeprefix(f"{name}/"))
 
-        checkpoint.fill(
-            checkpoint.begin_named(folder, name), save=save, keep=len(checkpoint.steps(folder)) + 1
+        return checkpoint.fill(checkpoint.begin_named(folder, name), save=save, keep=keep)
+
+    def _is_here(self, folder: Path, name: str, files: dict[str, int]) -> bool:
+        """Whether a checkpoint is on this disk as it is in the mirror, and no other one of that name."""
+        if not all((folder / at).exists() and (folder / at).stat().st_size == files[at] for at in files):
+            return False
+        return self._text(f"checkpoints/{name}/{_STATE}") == (folder / name / _STATE).read_text()
+
+    def _is_of(self, run: Path) -> bool:
+        """Whether the mirror is that of the run on this disk, and not of another one of that name."""
+        there, here = (
+            yaml.safe_load(text) for text in (self._text("config.yaml"), (run / "config.yaml").read_text())
         )
+        try:
+            state.refuse_another_config(there, here, where=run)
+        except ValueError:
+            return False
+        return True
+
+    def _last(self, sizes: dict[str, int]) -> str:
+        """The checkpoint that `last` names, of the files in checkpoints/; "" where there is none."""
+        return self._text(f"checkpoints/{checkpoint.LAST}").strip() if checkpoint.LAST in sizes else ""
+
+    def _text(self, name: str) -> str:
+        return self._try(lambda: store.read(self._at(name)), name).decode()
 
     def _at(self, name: str) -> str:
         return below(self.url, name) if name else self.url
 
     def _sizes(self, folder: str) -> dict[str, int]:
         return self._try(lambda: store.sizes_below(self._at(folder)), folder or "the run")
+
+    def _send_files(self, paths: list[Path], folder: Path, name: str) -> None:
+        for path in paths:
+            if path.name != _STATE:
+                self._send(path, f"checkpoints/{name}/{path.relative_to(folder)}")
 
     def _send(self, path: Path, name: str) -> None:
         self._try(lambda: store.send(path, self._at(name)), name)
@@ -144,4 +213,13 @@ class Mirror:
             return patiently(action, name, seconds=_PATIENCE)
         except Failure as failure:
             where = f"run.mirror={public(self.url)}"
-            raise OSError(f"{name} cannot be exchanged with {where}: {failure.reason}") from None
+            raise OSError(f"{name} cannot be exchanged with {where}: {failure.reason}{_ADVICE}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _complete_in(sizes: dict[str, int]) -> set[str]:
+    """The checkpoints that are whole, of the files in checkpoints/."""
+    return {path.split("/")[0] for path in sizes if path.endswith(f"/{_STATE}")}

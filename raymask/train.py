@@ -15,6 +15,7 @@ from raymask import checkpoint, run, state
 from raymask.config import Config, build, change, read, to_tree, to_yaml
 from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
+from raymask.disks import Disk, find_disk
 from raymask.fit import fit
 from raymask.mirror import bring_run, mirror_of, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
@@ -36,13 +37,15 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
         if config.run.resume and any_across(begun, device=process.device):
             return _continue(continued(config.run.folder(), config), process, host, patience)
         training = assemble(config, world=process.world, device=process.device)
-        folder = _create(training)
-        with _alone(training, folder, patience):
+        folder, mirror = _create(training), mirror_of(config.run)
+        with _alone(process, folder, patience):
             try:
                 _fit_here(training, folder, process, host)
             except ValueError:
-                if training.world.leads:
+                if process.disk.keeps:
                     run.discard_if_untrained(folder)
+                if mirror is not None and training.world.leads:
+                    mirror.discard_if_untrained()
                 raise
     return folder
 
@@ -80,11 +83,16 @@ def continued(folder: Path, given: Config) -> Config:
 
 
 def _bring(config: Config, process: "_Process") -> None:
-    """Brings a run to this machine, once, where it lies in a mirror."""
-    if config.run.mirror is not None:
+    """Makes the run on every machine's disk that of its mirror, if it has one."""
+    mirror = mirror_of(config.run)
+    if mirror is None:
+        return
+    for leads in (True, False):  # the others get what only the first one may have
         with together(device=process.device, otherwise="another machine cannot reach run.mirror"):
-            if process.world.local_rank == 0:
+            if leads and process.world.leads:
                 bring_run(config.run)
+            elif not leads and process.disk.keeps and not process.world.leads:
+                mirror.bring_run(config.run.folder())
 
 
 @dataclass(frozen=True)
@@ -93,18 +101,27 @@ class _Process:
 
     world: World
     device: torch.device
+    disk: Disk
     stop: StopRequest
 
 
 def _continue(config: Config, process: _Process, host: Host, patience: float) -> Path:
     """Continues the run that `config` names."""
     training, folder = assemble(config, world=process.world, device=process.device), config.run.folder()
-    with _alone(training, folder, patience):
-        if process.world.leads:
-            checkpoint.clean(folder / "checkpoints")
-        barrier()
+    with _alone(process, folder, patience):
+        _clean(config, process)
         _fit_here(training, folder, process, host)
     return folder
+
+
+def _clean(config: Config, process: _Process) -> None:
+    """Removes what processes that died left of checkpoints, on each disk and in the mirror."""
+    mirror = mirror_of(config.run)
+    with together(device=process.device, otherwise="another process cannot tidy up"):
+        if process.disk.keeps:
+            checkpoint.clean(config.run.folder() / "checkpoints")
+        if mirror is not None and process.world.leads:
+            mirror.clean()
 
 
 def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -> None:
@@ -112,33 +129,31 @@ def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -
     world, device, keep = training.world, training.device, training.config.train.keep
     if world.leads and host is itself:  # a cluster starts workers again that were asked to stop meanwhile
         forget_stop(folder)
-    mirror = mirror_of(training.config.run)
-    if mirror is not None and world.local_rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)  # on a machine that does not share the first one's disk
     barrier()
-    local = LocalContext(folder, world=world, device=device, keep=keep, stop=process.stop, mirror=mirror)
+    mirror, stop = mirror_of(training.config.run), process.stop
+    local = LocalContext(
+        folder, world=world, device=device, keep=keep, stop=stop, disk=process.disk, mirror=mirror
+    )
     try:
         ended = fit(training, folder, host(local))
     finally:
         local.writer.close()
+    if ended:
+        local.keep_last()
     if not ended:
         number = process.stop.received or SIGTERM  # another rank may have been the one that was asked
         raise Stopped(f"stopped; continue with 'raymask resume {folder}'", exit_code=128 + number)
 
 
 @contextmanager
-def _alone(training: Training, folder: Path, patience: float) -> Iterator[None]:
-    """Keeps others from training in `folder`. Raises ValueError, on all ranks, where somebody still does."""
+def _alone(process: _Process, folder: Path, patience: float) -> Iterator[None]:
+    """Keeps others from training in `folder`, on each disk. Raises ValueError, on all ranks, if any do."""
     busy = _busy(folder)
-    problem: ValueError | None = None
     with ExitStack() as held:
-        if training.world.leads:
-            try:
+        with together(device=process.device, otherwise=busy):
+            if process.disk.keeps:
+                folder.mkdir(parents=True, exist_ok=True)  # on a disk of its own there is none yet
                 _lock(held.enter_context((folder / run.LOCK).open("ab")), busy=busy, patience=patience)
-            except ValueError as error:
-                problem = error
-        if any_across(problem is not None, device=training.device):
-            raise problem or ValueError(busy)
         yield
 
 
@@ -170,8 +185,10 @@ def _hosted(config: Config) -> Iterator[_Process]:
     world = from_environment()
     device = pick_device(world.local_rank)
     prepare(device, threads=1 if config.debug else None, detect_anomaly=config.debug)
+    root, mirrored = config.run.folder().parent, config.run.mirror is not None
     with joined(world, device=device), StopRequest() as stop:
-        yield _Process(world, device, stop)
+        disk = find_disk(root, world=world, device=device, mirrored=mirrored)
+        yield _Process(world, device, disk, stop)
 
 
 def _create(training: Training) -> Path:

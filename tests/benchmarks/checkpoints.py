@@ -16,6 +16,7 @@ import torch
 
 from raymask import state
 from raymask.config import load
+from raymask.disks import ALONE
 from raymask.methods import build_method
 from raymask.saving import CheckpointWriter
 from raymask.world import World
@@ -32,7 +33,7 @@ def main() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     with tempfile.TemporaryDirectory() as folder:
-        writer = CheckpointWriter(Path(folder), world=World(), device=torch.device("cpu"), keep=1)
+        writer = CheckpointWriter(Path(folder), world=World(), device=torch.device("cpu"), keep=1, disk=ALONE)
         blocked, whole = [], []
         for step in range(options.repeats + 1):
             begun = time.perf_counter()

@@ -88,8 +88,7 @@ def test_a_checkpoint_counts_in_the_mirror_only_once_all_of_it_is_there(
     with pytest.raises(OSError, match="cut"):
         mirror.send_share(newest, "step_00000004", rank=0)
     shutil.rmtree(run)
-    mirror.bring_latest(run)
-    assert checkpoint.latest(run / "checkpoints") == newest
+    assert mirror.bring_latest(run, keep=1) == newest == checkpoint.latest(run / "checkpoints")
 
 
 def test_a_name_that_is_taken_in_the_mirror_is_refused(bucket: str, tmp_path: Path):
@@ -124,7 +123,7 @@ def test_what_a_dead_attempt_left_of_a_checkpoint_is_removed_before_another_writ
     for rank in range(4):
         (shares / f"shard-{rank + 1:05d}-model.safetensors").write_bytes(b"old")
         mirror.send_share(tmp_path, "step_00000004", rank=rank)
-    mirror.clear("step_00000004")
+    mirror.remove("step_00000004")
     mirror.send_share(tmp_path, "step_00000004", rank=0)
     left = [name for name in names_in(bucket) if "/shards/" in name]
     assert left == ["a/checkpoints/step_00000004/shards/shard-00001-model.safetensors"]
