@@ -24,7 +24,7 @@ def write(folder: Path, step: int, *, save: Callable[[Path], None], keep: int) -
 
 def begin(folder: Path, step: int) -> Path:
     """An empty directory for the checkpoint of `step`, which is none until it is filled."""
-    return begin_named(folder, f"step_{step:08d}")
+    return begin_named(folder, step_name(step))
 
 
 def begin_named(folder: Path, name: str) -> Path:
@@ -37,7 +37,12 @@ def begin_named(folder: Path, name: str) -> Path:
 
 def writing(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written."""
-    return folder / f"{_WRITING}step_{step:08d}"
+    return folder / f"{_WRITING}{step_name(step)}"
+
+
+def step_name(step: int) -> str:
+    """The name of a complete checkpoint of `step`."""
+    return f"step_{step:08d}"
 
 
 def name_of(beside: Path) -> str:

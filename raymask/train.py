@@ -157,11 +157,16 @@ def _alone(process: _Process, folder: Path, patience: float) -> Iterator[None]:
         yield
 
 
-def refuse_busy(folder: Path, *, patience: float) -> None:
-    """Raises ValueError if another process still trains in `folder` after so many seconds."""
-    if folder.exists():
-        with (folder / run.LOCK).open("ab") as file:
-            _lock(file, busy=_busy(folder), patience=patience)
+@contextmanager
+def only_here(folder: Path, *, patience: float) -> Iterator[None]:
+    """Keeps others from training in `folder`, if there is one, though this process does not either.
+
+    Raises ValueError if another still trains there after `patience` seconds.
+    """
+    with ExitStack() as held:
+        if folder.exists():
+            _lock(held.enter_context((folder / run.LOCK).open("ab")), busy=_busy(folder), patience=patience)
+        yield
 
 
 def _busy(folder: Path) -> str:

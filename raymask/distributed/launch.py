@@ -25,7 +25,7 @@ from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, check_storage, request
 from raymask.mirror import bring_run, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
-from raymask.train import changed, continued, refuse_busy
+from raymask.train import changed, continued, only_here
 
 WAITING = "ray train"  # the thread that waits for Ray, and may wait for ever where no worker is left
 _AGAIN = 3  # times that the actor which watches the workers may die
@@ -44,7 +44,8 @@ def train_on_ray(config: Config) -> Path:
     if config.run.resume:
         bring_run(config.run)
     if (folder / "config.yaml").exists():
-        refuse_busy(folder, patience=_DYING)
+        with only_here(folder, patience=_DYING):  # nobody is left of a driver before
+            pass
         continued(folder, config)  # refuses another run's name now, rather than in the workers
         forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
     with connected(config.cluster, logs=_is_heard(config)):

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from raymask.distributed.assignment import Assignment
@@ -14,6 +15,7 @@ from raymask.distributed.share import Share
 from raymask.distributed.space import Values
 from raymask.distributed.trial import run_trial
 from raymask.distributed.trial_workers import run_trial_on_workers
+from raymask.signals import asked_to_stop
 
 
 class Roster:
@@ -43,7 +45,8 @@ class Roster:
 
     def trainable(self) -> Callable[[dict], None]:
         """What runs in the process of a trial."""
-        return partial(_trial, assignment=self.assignment)
+        heard = {record.id: record.images for record in self.results.records.values()}
+        return partial(_trial, assignment=self.assignment, heard=heard)
 
     def begin(self) -> dict | None:
         """The config of the next trial for Tune, or None where there is none left.
@@ -116,11 +119,16 @@ def _of_trial(spec: Any, *, starts: dict[str, Values], path: str) -> float:
     return starts[spec["config"]["trial"]][path]
 
 
-def _trial(config: dict, *, assignment: Assignment) -> None:
-    """Runs in the process of a trial. Its directory names it: after an exploit its config is another's."""
+def _trial(config: dict, *, assignment: Assignment, heard: dict[str, int]) -> None:
+    """Runs in the process of a trial. Its directory names it: after an exploit its config is another's.
+
+    heard: images of each trial of before, as far as results.json knows what was measured
+    """
     from ray import tune
 
+    if asked_to_stop(Path(assignment.folder).parent):
+        return  # before it began
     moves, alone = assignment.moves, assignment.tree["workers"] is None
     name = os.path.basename(tune.get_context().get_trial_dir().rstrip("/"))  # noqa: PTH119
     values = {path: value for path, value in config.items() if path != "trial"} if moves else config["values"]
-    (run_trial if alone else run_trial_on_workers)(name, values, assignment)
+    (run_trial if alone else run_trial_on_workers)(name, values, assignment, heard=heard.get(name, 0))

@@ -1,76 +1,89 @@
 """One trial of a search, inside the process that Tune gives it: an ordinary run that reports to Tune."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from raymask import checkpoint, state
 from raymask.config import Config
+from raymask.context import LocalContext
+from raymask.distributed.account import Account, Pointer, noted, read_pointer
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.counting import count
-from raymask.distributed.fork import copy_run, rewrite
+from raymask.distributed.fork import PATIENCE, copy_run, rewrite, settle, turns
 from raymask.distributed.lineage import as_schedules, extended
 from raymask.distributed.space import Values
-from raymask.distributed.trial_context import NOTE, Account, Pointer, TrialContext, read_pointer
+from raymask.distributed.trial_context import TrialContext
 from raymask.train import train
 
-PATIENCE = 60  # seconds in which a process of before, whose driver was killed, must have gone
 
+def run_trial(name: str, values: Values, assignment: Assignment, *, heard: int) -> None:
+    """Trains a trial from its start, from where it was, or from another trial's checkpoint, as Tune says.
 
-def run_trial(name: str, values: Values, assignment: Assignment) -> None:
-    """Trains a trial from its start, from where it was, or from another trial's checkpoint, as Tune says."""
-    config, account = prepare(name, values, assignment)
+    heard: as in `prepare`
+    """
+    config, account = prepare(name, values, assignment, heard=heard)
     if assignment.threads is not None:
         torch.set_num_threads(assignment.threads)
     with _silent():
-        train(config, host=lambda local: TrialContext(local, account), patience=PATIENCE)
+        train(config, host=lambda local: _host(local, account), patience=PATIENCE)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the process may serve another trial
 
 
-def prepare(name: str, values: Values, assignment: Assignment) -> tuple[Config, Account]:
-    """The config of a trial, and what it has to account for; its directory is ready to go on from."""
+def _host(local: LocalContext, account: Account) -> TrialContext:
+    """The host of a trial; Tune hears first what a killed driver missed."""
+    account.catch_up(local.run)
+    return TrialContext(local, account)
+
+
+def prepare(name: str, values: Values, assignment: Assignment, *, heard: int) -> tuple[Config, Account]:
+    """The config of a trial, and what it has to account for; its directory is ready to go on from.
+
+    heard: images of the trial until which the search knows what was measured, from before Tune began
+    """
     folder = Path(assignment.folder) / name
-    given = _given_pointer()
+    settle(folder)
+    given, own = _given_pointer(), noted(folder)
     donor = given if given is not None and given.trial != name else None
-    start = _start(folder, donor)
-    history = []
+    start = _start(name, own, donor)
     if assignment.moves:
         # What held until the checkpoint, and from there on what is asked for now.
-        history = extended(start.history, start.step, values)
+        start = replace(start, history=extended(start.history, start.step, values))
         steps = assignment.config(name, values).train.steps
         assert steps is not None
-        values = as_schedules(history, steps=steps)
+        values = as_schedules(start.history, steps=steps)
     config = assignment.config(name, values)
     if donor is not None:
-        copy_run(Path(donor.checkpoint), folder)
-    if assignment.moves:
+        start = replace(start, turn=turns(folder) + folder.exists())
+        copy_run(donor, folder, config, known=start)
+    elif assignment.moves:
         rewrite(folder, config)
-    batch, costs = config.train.global_batch, _counter(config, assignment)
-    account = Account(name, assignment.metric, values, history, start.seconds, batch, costs)
+    known = given.step if given is not None else heard // config.train.global_batch
+    account = Account(
+        name,
+        assignment.metric,
+        values,
+        start.history,
+        start.seconds,
+        config.train.global_batch,
+        _counter(config, assignment),
+        turn=start.turn,
+        heard=known,
+    )
     again = config.run.model_copy(update={"resume": True})
     return config.model_copy(update={"run": again}), account
 
 
-@dataclass(frozen=True)
-class _Start:
+def _start(name: str, own: Pointer | None, donor: Pointer | None) -> Pointer:
     """Where a trial continues: the step, and what was before it."""
-
-    step: int
-    history: list
-    seconds: float
-
-
-def _start(folder: Path, donor: Pointer | None) -> _Start:
-    own = _own_pointer(folder)
+    start = own or Pointer(name, 0)
     if donor is not None:  # its past, but the time that this trial took
-        return _Start(donor.step, donor.history, own.seconds if own else 0.0)
-    return _Start(own.step, own.history, own.seconds) if own else _Start(0, [], 0.0)
+        return replace(start, step=donor.step, history=donor.history)
+    return start
 
 
 def _given_pointer() -> Pointer | None:
@@ -82,17 +95,6 @@ def _given_pointer() -> Pointer | None:
         return None
     with given.as_directory() as folder:
         return read_pointer(Path(folder))
-
-
-def _own_pointer(folder: Path) -> Pointer | None:
-    """What the trial's own latest checkpoint says, if it wrote one."""
-    found = checkpoint.latest(folder / "checkpoints")
-    noted = folder / NOTE
-    if found is None or not noted.exists():
-        return None
-    entries = json.loads(noted.read_text())
-    # The note is written after its checkpoint: a kill between them leaves it one behind.
-    return replace(Pointer(**entries), checkpoint=str(found), step=state.describe(found)["step"])
 
 
 def _counter(config: Config, assignment: Assignment) -> Callable[[int], dict[str, float]]:

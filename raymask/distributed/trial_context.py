@@ -4,100 +4,17 @@ Tune stores and hands around pointers only: which run, which of its checkpoints,
 own directory holds everything else, as in a plain process.
 """
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from math import isfinite
 from pathlib import Path
 
-from raymask import checkpoint
 from raymask.context import Ask, LocalContext
+from raymask.distributed.account import Account, told
 from raymask.distributed.gauges import Gauges
-from raymask.distributed.lineage import History
-from raymask.distributed.space import Values
-from raymask.run import write_json
+from raymask.signals import asked_to_stop
 from raymask.state import Snapshot
 from raymask.world import World
-
-POINTER = "pointer.json"
-NOTE = "trial.json"  # the last pointer, in the run directory, for when Tune is gone
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """What Tune keeps as the checkpoint of a trial.
-
-    trial: its name; checkpoint: a directory of the run's; step: of it
-    history: the settings that a population changed on the way; seconds: of the device, until then
-    """
-
-    trial: str
-    checkpoint: str
-    step: int
-    history: History = field(default_factory=list)
-    seconds: float = 0.0
-
-
-def read_pointer(folder: Path) -> Pointer:
-    """The pointer in a folder."""
-    return Pointer(**json.loads((folder / POINTER).read_text()))
-
-
-def told(line: Mapping[str, float]) -> dict[str, float]:
-    """What of a line of metrics.jsonl a search hears: evaluations, and the loss."""
-    wanted = {name: value for name, value in line.items() if name == "loss" or name.startswith("eval/")}
-    return {name: value for name, value in wanted.items() if value is not None and isfinite(value)}
-
-
-@dataclass(frozen=True)
-class Account:
-    """What a trial has to account for.
-
-    metric: what is optimised; values, history: as of the current start
-    seconds: of the device, before this start; batch: images of a step
-    costs: what is counted beside seconds, until a step
-    """
-
-    trial: str
-    metric: str
-    values: Values
-    history: History
-    seconds: float
-    batch: int
-    costs: Callable[[int], dict[str, float]]
-
-    def tell(self, checkpoints: Path, measured: Mapping[str, float], *, step: int, seconds: float) -> None:
-        """Notes in the run directory, and tells Tune, which may end the trial here, what was measured.
-
-        checkpoints: the folder of the run's, with a complete one of this step; seconds: since this start
-        Raises ValueError if the metric was not among what was measured.
-        """
-        from ray import tune
-
-        if self.metric not in measured:
-            raise ValueError(
-                f"{self.metric} was not measured, or is not finite; there is {', '.join(measured)}"
-            )
-        found = checkpoint.latest(checkpoints)
-        assert found is not None, "it was just written"
-        pointer = Pointer(self.trial, str(found), step, self.history, self.seconds + seconds)
-        result = {
-            "metric": float(measured[self.metric]),
-            "images": step * self.batch,
-            "step": step,
-            "seconds": pointer.seconds,
-            "measured": dict(measured),
-            "costs": self.costs(step),
-            "values": self.values,
-            "history": self.history,
-        }
-        write_json(checkpoints.parent / NOTE, asdict(pointer))
-        with tempfile.TemporaryDirectory() as folder:
-            write_json(Path(folder) / POINTER, asdict(pointer))
-            tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class TrialContext:
@@ -114,6 +31,7 @@ class TrialContext:
         self.account = account
         self.clock = _clock(local.device.type)
         self.measured: dict[str, float] = {}
+        self.stopping = False
 
     @property
     def rank(self) -> int:
@@ -132,13 +50,17 @@ class TrialContext:
             if save is not None:
                 self.local.finish()  # Tune may let another trial go on from it at once
         self.gauges.log(step, metrics)
-        if save is not None:
-            self.account.tell(self.local.folder, self.measured, step=step, seconds=self.clock())
+        if save is not None and self.stopping:
+            self.account.rest(self.local.run, seconds=self.clock())
+        elif save is not None:
+            self.account.tell(self.local.run, self.measured, step=step, seconds=self.clock())
             self.measured = {}
 
     def asked(self) -> Ask | None:
-        """Nothing: Tune ends a trial at its reports, never between them."""
-        return None
+        """To stop, if the directory of the search or of the trial says so; Tune itself ends it in reports."""
+        stops = asked_to_stop(self.local.run.parent.parent) or self.local.asked() == "stop"
+        self.stopping = self.stopping or stops
+        return "stop" if stops else None
 
     def finish(self) -> None:
         """Waits until every checkpoint is complete."""

@@ -9,30 +9,29 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from raymask import checkpoint, metrics, state
 from raymask.config import Config
+from raymask.distributed.account import evaluations
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.launch import train_on_ray
 from raymask.distributed.space import Values
 from raymask.distributed.trial import prepare
-from raymask.distributed.trial_context import told
-from raymask.signals import Stopped, ask_to_stop
+from raymask.signals import ask_to_stop, asked_to_stop
 
 _EVERY = 0.3  # seconds between two looks
 _PATIENCE = 120  # seconds in which workers that were asked to stop must have done so
 
 
-def run_trial_on_workers(name: str, values: Values, assignment: Assignment) -> None:
+def run_trial_on_workers(name: str, values: Values, assignment: Assignment, *, heard: int) -> None:
     """As `run_trial`, with the workers that the config asks for."""
-    config, account = prepare(name, values, assignment)
+    config, account = prepare(name, values, assignment, heard=heard)
     folder, begun = config.run.folder(), time.monotonic()
     assert config.workers is not None
     train = _Training(config)
     train.start()
     try:
-        for step, measured in _evaluations(folder, config, train):
+        for step, measured in _news(folder, train, heard=account.heard):
             seconds = (time.monotonic() - begun) * config.workers[1]
-            account.tell(folder / "checkpoints", measured, step=step, seconds=seconds)
+            account.tell(folder, measured, step=step, seconds=seconds)
     finally:  # Tune ends a trial by raising SystemExit in its report
         train.stop(folder)
     if train.error is not None:
@@ -50,40 +49,27 @@ class _Training(threading.Thread):
     def run(self) -> None:
         try:
             train_on_ray(self.config)
-        except Stopped:
-            pass
         except BaseException as error:
             self.error = error
 
     def stop(self, folder: Path) -> None:
-        """Ends the workers in good order, if they still work."""
+        """Ends the workers in good order, if they still work. Raises TimeoutError if they do not end."""
         if self.is_alive() and folder.exists():
             ask_to_stop(folder)
         self.join(_PATIENCE)
+        if self.is_alive():
+            raise TimeoutError(f"the workers of {folder} did not stop within {_PATIENCE} s of being asked")
 
 
-def _evaluations(
-    folder: Path, config: Config, train: threading.Thread
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, what was measured) of each evaluation beyond the checkpoint that the run starts from."""
-    known = _saved(folder)
-    while True:
-        ended = not train.is_alive()
-        saved = _saved(folder)
-        if saved > known:
-            found: dict[int, dict[str, float]] = {}
-            for line in metrics.read(folder / "metrics.jsonl"):
-                found[line["step"]] = found.get(line["step"], {}) | told(line)
-            for step in sorted(step for step in found if known < step <= saved):
-                if any(name.startswith("eval/") for name in found[step]):
-                    yield step, found[step]
-            known = saved
-        if ended:
-            return
-        time.sleep(_EVERY)
+def _news(folder: Path, train: threading.Thread, *, heard: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, what was measured) of each evaluation after step `heard`, once its checkpoint is complete.
 
-
-def _saved(folder: Path) -> int:
-    """The step of the latest complete checkpoint, or 0."""
-    found = checkpoint.latest(folder / "checkpoints")
-    return state.describe(found)["step"] if found is not None else 0
+    Ends where the search was asked to stop, too.
+    """
+    ended = False
+    while not ended:
+        ended = not train.is_alive() or asked_to_stop(folder.parent.parent)
+        for step, measured in evaluations(folder, after=heard):
+            yield step, measured
+            heard = step
+        time.sleep(0 if ended else _EVERY)
