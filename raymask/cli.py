@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from raymask.signals import interrupt_on_sigterm
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -346,6 +348,7 @@ def main() -> None:
     """The `raymask` command."""
     # Pillow's remarks on a file name no file; what cannot be used is counted and named by its reader.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    interrupt_on_sigterm()
     try:
         app()
     except Exception as error:

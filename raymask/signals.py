@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -22,6 +25,23 @@ def asked_to_stop(run: Path) -> bool:
 def forget_stop(run: Path) -> None:
     """Takes back what was asked before."""
     (run / _FILE).unlink(missing_ok=True)
+
+
+def interrupt_on_sigterm() -> None:
+    """Has SIGTERM end this process as Ctrl-C does, wherever nobody waits for either."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Within it, others may set handlers of their own for signals; after it, they are what they were."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _ASKS if ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
@@ -61,3 +81,7 @@ class Stopped(Exception):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Callable[[str], "Stopped"], tuple[str]]:
+        """It comes back whole from the process of a trial."""
+        return partial(Stopped, exit_code=self.exit_code), (str(self),)

@@ -10,6 +10,7 @@ from raymask.distributed import token
 from raymask.distributed.door import knock, locked, nobody
 from raymask.distributed.lifeline import LostCluster
 from raymask.distributed.settings import Cluster
+from raymask.signals import signals_kept
 
 # Read by Ray when it is imported or by the processes it starts; what a user has set stays.
 _ALWAYS = {
@@ -54,11 +55,12 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
     if ray.is_initialized():
         yield
         return
-    if cluster.address is None:
-        ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_said(logs))
-        _close_token()
-    else:
-        _join(cluster.address, logs=logs)
+    with signals_kept():  # Ray would have SIGTERM end this process at once
+        if cluster.address is None:
+            ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_said(logs))
+            _close_token()
+        else:
+            _join(cluster.address, logs=logs)
     try:
         yield
     except LostCluster:

@@ -20,6 +20,15 @@ class Table:
         self.total = total
         self.start = self.shown = time.monotonic()
         self.height = 0
+        self.said: set[str] = set()
+
+    def say_once(self, text: str) -> None:
+        """A line above the table, the first time."""
+        if text not in self.said:
+            self.said.add(text)
+            self.height = 0  # the table is drawn again below it
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def show(self, *, last: bool = False) -> None:
         """Draws the table again, if it is time."""

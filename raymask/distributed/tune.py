@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGINT
+from signal import SIGTERM
 from typing import Any
 
 import yaml
@@ -30,7 +30,7 @@ from raymask.distributed.search import Search, parse
 from raymask.distributed.space import open_space
 from raymask.overrides import read_yaml
 from raymask.run import LOCK
-from raymask.signals import Stopped
+from raymask.signals import Stopped, StopRequest, asked_to_stop, forget_stop
 
 SEARCH = "search.yaml"
 SPACE = "space.py"
@@ -96,14 +96,23 @@ def _run(inquiry: Inquiry) -> Path:
     ended = [record for record in results.records.values() if record.state != "running"]
     print(f"{inquiry.space.question}\n{inquiry.describe()}", flush=True)
     if len(ended) < inquiry.search.trials:
-        with _alone(inquiry.folder), connected(inquiry.base.cluster, logs=inquiry.base.debug):
-            from raymask.distributed.tuning import run_trials
+        with _alone(inquiry.folder), StopRequest() as stop:
+            forget_stop(inquiry.folder)
+            with connected(inquiry.base.cluster, logs=inquiry.base.debug):
+                from raymask.distributed.tuning import run_trials
 
-            run_trials(inquiry, results)
-    if any(record.state == "running" for record in results.records.values()):
-        raise Stopped(f"stopped; continue with 'raymask resume {inquiry.folder}'", exit_code=128 + SIGINT)
+                run_trials(inquiry, results, stop)
+        if asked_to_stop(inquiry.folder) and _is_unfinished(results, trials=inquiry.search.trials):
+            again = f"continue with 'raymask resume {inquiry.folder}'"
+            raise Stopped(f"stopped; {again}", exit_code=128 + (stop.received or SIGTERM))
     _conclude(inquiry, results)
     return inquiry.folder
+
+
+def _is_unfinished(results: Results, *, trials: int) -> bool:
+    """Whether a trial has not ended, or never began."""
+    states = [record.state for record in results.records.values()]
+    return len(states) < trials or "running" in states
 
 
 @contextmanager

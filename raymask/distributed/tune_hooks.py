@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from raymask.distributed.proposals import Proposer
 from raymask.distributed.results import Record, Results
 from raymask.distributed.table import Table
+from raymask.signals import Stopped, StopRequest, ask_to_stop, asked_to_stop
 
 
 def name_of(trial: Any) -> str:
@@ -42,16 +43,54 @@ class Asker(Searcher):
         """results.json holds what matters."""
 
 
+class Ending(tune.Stopper):
+    """Ends a search that was asked to stop, once its trials have: each saves a checkpoint first.
+
+    running: whether a trial trains, as of Tune's last look around
+    """
+
+    def __init__(self, folder: Path, stop: StopRequest) -> None:
+        self.folder = folder
+        self.stop = stop
+        self.running = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked, by a signal or a file, which trials look for on whatever machine."""
+        asked = asked_to_stop(self.folder)
+        if not asked and self.stop.received is not None:
+            ask_to_stop(self.folder)
+        return asked or self.stop.received is not None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never by what a trial reports."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether what has not begun, or waits, need not."""
+        return self.asked and not self.running
+
+
 class Watch(tune.Callback):
-    """Writes down what trials report, tells the proposer, and keeps the table going."""
+    """Writes down what trials report, tells the proposer, and keeps the table going.
+
+    images: of whole trials, by name
+    """
 
     def __init__(
-        self, results: Results, table: Table, proposer: Proposer | None, *, images: dict[str, int]
+        self,
+        results: Results,
+        table: Table,
+        proposer: Proposer | None,
+        *,
+        images: dict[str, int],
+        ending: Ending,
     ) -> None:
         self.results = results
         self.table = table
         self.proposer = proposer
-        self.images = images  # of whole trials, by name
+        self.images = images
+        self.ending = ending
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """A trial was evaluated."""
@@ -64,18 +103,30 @@ class Watch(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial came to its end, or was stopped."""
         record = self.results.records[name_of(trial)]
-        record.state = "done" if record.images >= self.images[record.id] else "stopped"
+        if record.images >= self.images[record.id]:
+            record.state = "done"
+        elif self.ending.asked:
+            return  # it goes on from its checkpoint when the search does
+        else:
+            record.state = "stopped"
         self._tell(record)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial failed; the search goes on without it."""
-        record = self.results.records[name_of(trial)]
-        record.state = "failed"
-        record.error = _first_cause(trial)
+        """A trial failed, and the search goes on without it; or it was asked to stop, alone or with all."""
+        record, cause = self.results.records[name_of(trial)], _first_cause(trial)
+        if self.ending.asked:
+            return  # what else may be wrong with it shows again when the search goes on
+        if cause.startswith(f"{Stopped.__module__}.{Stopped.__name__}"):
+            record.state = "stopped"
+        else:
+            record.state, record.error = "failed", cause
         self._tell(record)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """Tune looked around."""
+        self.ending.running = any(trial.status == trial.RUNNING for trial in trials)
+        if self.ending.asked:
+            self.table.say_once("stopping: trials that run write a checkpoint first")
         self.table.show()
 
     def _tell(self, record: Record) -> None:

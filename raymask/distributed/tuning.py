@@ -16,11 +16,16 @@ from raymask.distributed.roster import Roster
 from raymask.distributed.scheduling import scheduler_of
 from raymask.distributed.share import share_out
 from raymask.distributed.table import Table
-from raymask.distributed.tune_hooks import Asker, Watch
+from raymask.distributed.tune_hooks import Asker, Ending, Watch
+from raymask.signals import StopRequest
 
 
-def run_trials(inquiry: Inquiry, results: Results) -> None:
-    """Runs every trial that has not ended, beginning those that never began; Ray is connected."""
+def run_trials(inquiry: Inquiry, results: Results, stop: StopRequest) -> None:
+    """Runs every trial that has not ended, beginning those that never began; Ray is connected.
+
+    A signal or a file in the search's directory ends it before: trials that run keep their state, and go on
+    with the search.
+    """
     search = inquiry.search
     nodes = alive()
     check_storage(inquiry.folder, nodes)
@@ -30,10 +35,12 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
     roster = Roster(inquiry, results, share)
     trainable = tune.with_resources(roster.trainable(), share.resources)
     table = Table(results, total=search.trials)
-    watch = Watch(results, table, roster.proposer, images=roster.images)
+    ending = Ending(inquiry.folder, stop)
+    watch = Watch(results, table, roster.proposer, images=roster.images, ending=ending)
     storage = inquiry.folder / "ray"
     shutil.rmtree(storage, ignore_errors=True)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which verbose=0 does not silence
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would end trials where they are
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # results.json and the table say what failed
     tuner = tune.Tuner(
         trainable,
@@ -41,7 +48,7 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
         tune_config=tune.TuneConfig(
             num_samples=1 if search.evolves else left,
             scheduler=scheduler_of(inquiry),
-            search_alg=None if search.evolves else Asker(roster.begin),
+            search_alg=None if search.evolves else Asker(lambda: None if ending.asked else roster.begin()),
             max_concurrent_trials=share.at_once,
             reuse_actors=inquiry.base.workers is None,  # it must not wait for workers to end
             trial_dirname_creator=_our_name,
@@ -50,6 +57,7 @@ def run_trials(inquiry: Inquiry, results: Results) -> None:
             name="tune",
             storage_path=str(storage),
             callbacks=[watch],
+            stop=ending,
             verbose=0,
             # Every pointer stays: a population may want any of them, and they are a line each.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),
