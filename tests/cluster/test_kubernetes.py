@@ -8,6 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from raymask.distributed import notice
 from tests.cluster.files import KUBERNETES, documents
 from tests.cluster.schema import check, cluster_of, pods
 
@@ -46,6 +47,7 @@ TYPOS = {
     "spec.rayClusterSpec.workerGroupSpecs.0.maxReplica": 4,
     "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.toleration": [],
     "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.volumeMount": [],
+    "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.lifecycle.preStopp": {},
     "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.volumes.1.emptyDir.sizelimit": "1Gi",
     "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.terminationGracePeriodSeconds": "120",
 }
@@ -104,7 +106,11 @@ def test_nothing_trains_on_the_head_and_gpu_pods_come_and_go(document: dict[str,
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in group["template"][
         "spec"
     ]["tolerations"]
-    assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
+    pod = group["template"]["spec"]
+    hook = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert hook[:3] == ["python", "-m", notice.__name__]
+    given = notice.arguments().parse_args(hook[3:])
+    assert given.from_whom == "leave" and given.seconds < pod["terminationGracePeriodSeconds"]
 
 
 def test_the_job_may_be_tried_again_and_then_goes_on():

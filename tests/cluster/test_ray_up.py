@@ -1,6 +1,7 @@
 """The files of `ray up` are what Ray's own launcher accepts; nobody is asked over the network."""
 
 import copy
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError
 
+from raymask.distributed import notice
 from tests.cluster.files import RAY_UP, documents
 
 each = pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.stem)
@@ -88,6 +90,14 @@ def test_gpu_nodes_are_on_spot_and_the_head_is_not(path: Path):
 
 
 @each
+def test_a_notice_of_the_cloud_is_watched_for_on_every_worker(path: Path):
+    (watch,) = [line for line in documents(path)[0]["worker_start_ray_commands"] if notice.__name__ in line]
+    words = shlex.split(watch.partition(f"{notice.__name__} ")[2].partition(">")[0])
+    given = notice.arguments().parse_args(words)
+    assert (given.from_whom, given.address) == (path.stem, "$RAY_HEAD_IP:6379")
+
+
+@each
 def test_the_shared_file_system_is_mounted_on_the_host_and_given_to_the_container(path: Path):
     config = documents(path)[0]
     assert any(
@@ -126,17 +136,25 @@ SCHEDULING = {
     "automaticRestart",
 }
 DISK = {"boot", "autoDelete", "type", "initializeParams"}
+IMAGE = {"diskSizeGb", "sourceImage", "diskType"}
+
+
+def compute_engine(config: dict[str, Any]) -> set[str]:
+    """The fields of an instance that Compute Engine does not know, as far as the file goes."""
+    strange = set(config) - INSTANCE
+    for disk in config["disks"]:
+        strange |= set(disk) - DISK | set(disk["initializeParams"]) - IMAGE
+    for entry in config.get("scheduling", []):
+        strange |= set(entry) - SCHEDULING
+    return strange
 
 
 @pytest.mark.parametrize("kind", ["head", "gpu"])
 def test_the_instances_of_gcp_have_fields_that_compute_engine_knows(kind: str):
     config = documents(RAY_UP[1])[0]["available_node_types"][kind]["node_config"]
-    assert set(config) <= INSTANCE
-    for disk in config["disks"]:
-        assert set(disk) <= DISK and set(disk["initializeParams"]) <= {
-            "diskSizeGb",
-            "sourceImage",
-            "diskType",
-        }
-    for entry in config.get("scheduling", []):
-        assert set(entry) <= SCHEDULING
+    assert compute_engine(config) == set()
+    assert compute_engine({**config, "machineTyp": "x"}) == {"machineTyp"}
+    disks = copy.deepcopy(config)
+    disks["disks"][0]["initializeParams"]["diskSizeGB"] = 300
+    disks["scheduling"] = [{"preemptable": True}]
+    assert compute_engine(disks) == {"diskSizeGB", "preemptable"}

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,21 +46,25 @@ class Node:
 class Nodes:
     """A head without cores for training, and nodes with one core each that come and go."""
 
-    def __init__(self, head: Head, folder: Path) -> None:
+    def __init__(self, head: Head, folder: Path, given: Mapping[str, str]) -> None:
         self.head = head
+        self.given = given
         self.folder = folder
         self.nodes: list[Node] = []
         self._added = 0
+        self._leaving: list[subprocess.Popen] = []
 
     def environment(self, **changes: str) -> dict[str, str]:
         """What the shell has in which a driver or `ray` is called."""
-        return self.head.environment(RAY_AUTH_MODE="token", PATH=f"{BIN}:{os.environ['PATH']}", **changes)
+        return self.head.environment(
+            RAY_AUTH_MODE="token", PATH=f"{BIN}:{os.environ['PATH']}", **self.given, **changes
+        )
 
-    def add(self) -> Node:
-        """A new node with one core; it has joined when this returns."""
-        return self.joined(self.begin())
+    def add(self, before: tuple[str, ...] = ()) -> Node:
+        """A new node with one core; it has joined when this returns. before: what its command begins with"""
+        return self.joined(self.begin(before), before)
 
-    def joined(self, node: Node) -> Node:
+    def joined(self, node: Node, before: tuple[str, ...] = ()) -> Node:
         """The node once it has joined, or another where it gave up on a machine that is too busy."""
         for _ in range(_TRIES - 1):
             try:
@@ -67,7 +72,7 @@ class Nodes:
                 return node
             except RuntimeError:
                 node.kill()
-                node = self.begin()
+                node = self.begin(before)
         self.wait_for(node)
         return node
 
@@ -79,7 +84,7 @@ class Nodes:
                 raise RuntimeError(f"{node.address} did not join: {node.log.read_text()[-2000:]}")
             time.sleep(0.3)
 
-    def begin(self) -> Node:
+    def begin(self, before: tuple[str, ...] = ()) -> Node:
         """A new node that will join soon."""
         self._added += 1
         address = _ADDRESS.format(self._added + 1)
@@ -89,6 +94,7 @@ class Nodes:
         ports = [f"{name}={port}" for name, port in zip(_PORTS, free_ports(len(_PORTS)))]
         process = subprocess.Popen(
             [
+                *before,
                 *(
                     "ray",
                     "start",
@@ -126,20 +132,15 @@ class Nodes:
         return {node["node_ip"]: node["node_id"] for node in found if node["state"] == "ALIVE"}
 
     def drain(self, node: Node, *, seconds: int) -> None:
-        """Announces that the node will be taken away, as a cloud does with a spot instance."""
-        subprocess.run(
-            [
-                *("ray", "drain-node", f"--address={self.head.address}"),
-                *(f"--node-id={self.alive()[node.address]}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
-                *("--reason-message=taken back", f"--deadline-remaining-seconds={seconds}"),
-            ],
-            env=self.environment(),
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
+        """Announces that the node will be taken away, as a pod does that is ended."""
+        leave = [sys.executable, "-m", "raymask.distributed.notice", "leave", f"--seconds={seconds}"]
+        where = [f"--address={self.head.address}", f"--ip={node.address}"]
+        self._leaving.append(subprocess.Popen([*leave, *where], env=self.environment()))
 
     def _end(self) -> None:
+        for leaving in self._leaving:
+            leaving.kill()
+            leaving.wait()
         for node in self.nodes:
             if node.process.poll() is None:
                 node.kill()
@@ -147,10 +148,10 @@ class Nodes:
 
 
 @contextmanager
-def cluster(folder: Path, *, nodes: int) -> Iterator[Nodes]:
-    """Within it, a head and so many nodes run; all of their processes end with it."""
+def cluster(folder: Path, *, nodes: int, given: Mapping[str, str] | None = None) -> Iterator[Nodes]:
+    """Within it, a head and so many nodes run; all of their processes end with it. given: to their shells"""
     with tempfile.TemporaryDirectory(prefix="rm") as short, started(folder, cpus=0) as head:
-        running = Nodes(head, Path(short))
+        running = Nodes(head, Path(short), given or {})
         try:
             for node in [running.begin() for _ in range(nodes)]:
                 running.joined(node)
