@@ -71,8 +71,8 @@ def _filled(search: Search, space: Space, metric: str, mode: str) -> Search:
     against = search.against or space.against
     if against != "none" and search.scheduler == "asha":
         raise ValueError(
-            f"scheduler=asha stops trials by {metric} alone, and so the cheap ones that against={against} asks "
-            "for: leave scheduler out, or give against=none"
+            f"scheduler=asha stops trials by {metric} alone, and so the cheap ones that against={against} "
+            "asks for: leave scheduler out, or give against=none"
         )
     filled = {
         "metric": metric,

@@ -22,7 +22,7 @@ REFUSED = [
     ("budget=960 trials=4 scheduler=pbt search=optuna", "moves the settings itself"),
     ("budget=960 trials=4 scheduler=pb2 search=grid", "moves the settings itself"),
     ("budget=960 trials=1 scheduler=pbt", "needs a population"),
-    ("budget=960 trials=4 scheduler=asha against=flops", "stops trials by eval/knn20_top1 alone"),
+    ("budget=960 trials=4 scheduler=asha against=flops", "stops trials by eval/knn5_top1 alone"),
     ("budget=960 trials=4 metric=loss", "cannot judge mask.ratio: fewer or easier hidden patches"),
     ("budget=960 trials=4 metric=knn20_top", "did you mean 'eval/knn20_top1'"),
     ("budget=960 trials=4 metric=knn200_top1", "asks for 200 neighbours, but the bank has 24 images"),
