@@ -165,13 +165,20 @@ def _failure(error: Exception) -> Failure:
     if isinstance(status, int):
         return Failure(f"the server answered with status {status}")
     number = getattr(error, "errno", None)
+    if number in _OF_THE_SERVER:
+        return Failure(_OF_THE_SERVER[number])
     words = (errno.errorcode.get(number, "") if number else "", type(error).__name__)
     said = " ".join(words).strip()
     return Failure(f"no connection to the server ({said})" if _is_without_connection(error) else said)
 
 
+# Errors of servers that s3fs tells as if they were those of a disk.
+_OF_THE_SERVER = {errno.EIO: "the server failed", errno.EBUSY: "the server is too busy"}
+
+
 def _is_without_connection(error: Exception) -> bool:
-    return isinstance(error, ConnectionError) or type(error).__name__.startswith("ClientConnector")
+    name = type(error).__name__
+    return isinstance(error, ConnectionError) or name.startswith(("ClientConnector", "EndpointConnection"))
 
 
 def sentence(url: str, failure: Failure) -> str:

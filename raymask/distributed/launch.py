@@ -22,7 +22,8 @@ from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
-from raymask.distributed.preflight import Request, alive, check_storage, request
+from raymask.distributed.preflight import Request, alive, fitting, request
+from raymask.distributed.storage import check_storage
 from raymask.mirror import bring_run, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued, only_here
@@ -52,7 +53,9 @@ def train_on_ray(config: Config) -> Path:
         nodes = alive()
         asked = request(config, [node["Resources"] for node in nodes])
         if config.run.mirror is None:
-            check_storage(folder.parent, nodes)
+            places = [node for node in nodes if fitting(asked, [node["Resources"]])]
+            bucket = ", or run.mirror to a bucket such as s3://bucket/runs"
+            check_storage(folder.parent, places, key="run.root", instead=bucket, say=_say)
         tqdm.write(f"starting {asked}", file=sys.stderr)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
         _fit(config.model_copy(update={"run": placed}), asked, folder)

@@ -1,17 +1,13 @@
 """What is checked before workers are started: sentences now, instead of waiting for ever."""
 
-import os
-import tempfile
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raymask.config import Config
 from raymask.distributed.ingest_placing import beside_actors
 
-_SLACK = 1e-6  # fractions of a core do not add up to whole ones exactly
+SLACK = 1e-6  # fractions of a core do not add up to whole ones exactly
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
 def fitting(asked: Request, nodes: Sequence[Node]) -> int:
     """How many workers the nodes hold at one time."""
     return sum(
-        int(min(node.get(name, 0.0) / amount for name, amount in asked.resources.items()) + _SLACK)
+        int(min(node.get(name, 0.0) / amount for name, amount in asked.resources.items()) + SLACK)
         for node in nodes
     )
 
@@ -87,29 +83,3 @@ def alive() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def check_storage(root: Path, nodes: Sequence[dict[str, Any]]) -> None:
-    """Raises ValueError, naming a node, unless all nodes see the folder that runs are written to."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    if len(nodes) < 2:
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
-        seen = {
-            node["NodeManagerAddress"]: ray.remote(os.path.exists)
-            .options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            )
-            .remote(marker.name)
-            for node in nodes
-        }
-        blind = [address for address, answer in seen.items() if not ray.get(answer, timeout=60)]
-    if blind:
-        raise ValueError(
-            f"run.root={root} is not seen by the cluster's node {blind[0]}"
-            f"{f' and {len(blind) - 1} more' if len(blind) > 1 else ''}: checkpoints have to lie where every "
-            "node can read them; set run.root to a folder that all share (NFS)"
-        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from raymask.config import Config
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.ingest_placing import runs_at_once
-from raymask.distributed.preflight import Node, Request, fitting, request
+from raymask.distributed.preflight import SLACK, Node, Request, fitting, request
 
 # No CPU at all, which Tune does not take for an answer, but the head: the node that stays. A trial that only
 # starts workers must not hold a core that they need; two such trials on two cores wait for ever.
@@ -17,12 +17,18 @@ _ON_THE_HEAD = {"node:__internal_head__": 0.001}
 class Share:
     """resources: of a trial's own process, in Tune's words; at_once: trials at one time
 
-    cpus: of the process that trains
+    cpus, gpus: of the process that trains
     """
 
     resources: dict[str, float]
     at_once: int
     cpus: float
+    gpus: float = 0.0
+
+    def may_use(self, node: Node) -> bool:
+        """Whether the process of a trial, or one of its workers, may live on the node."""
+        head = self.resources is _ON_THE_HEAD and "node:__internal_head__" in node
+        return head or (node.get("CPU", 0.0) >= self.cpus - SLACK and node.get("GPU", 0.0) >= self.gpus)
 
     def fitted(self, assignment: Assignment) -> Assignment:
         """The assignment with as many threads as a trial has cores."""
@@ -44,7 +50,7 @@ def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None, tri
             nodes, config.ingest, workers=asked.most, fits=lambda left: fitting(asked, left) // asked.most
         )
         most = max(1, most, trials if config.cluster.wait else 0)
-        return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus)
+        return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus, asked.gpus)
     cluster = config.cluster
     gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
     with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
@@ -60,4 +66,4 @@ def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None, tri
             "has them: set cluster.cpus and cluster.gpus to less"
         )
     resources = {name.lower(): amount for name, amount in asked.resources.items()}
-    return Share(resources, min(most, at_once or most), asked.cpus)
+    return Share(resources, min(most, at_once or most), asked.cpus, asked.gpus)

@@ -3,18 +3,22 @@
 import logging
 import os
 import shutil
+import sys
 import warnings
+from functools import partial
 from typing import Any
 
 from ray import tune
+from tqdm import tqdm
 
 from raymask.distributed.fork import prune
 from raymask.distributed.inquiry import Inquiry
-from raymask.distributed.preflight import alive, check_storage
+from raymask.distributed.preflight import alive
 from raymask.distributed.results import Results
 from raymask.distributed.roster import Roster
 from raymask.distributed.scheduling import scheduler_of
 from raymask.distributed.share import share_out
+from raymask.distributed.storage import check_storage
 from raymask.distributed.table import Table
 from raymask.distributed.tune_hooks import Asker, Ending, Watch
 from raymask.signals import StopRequest
@@ -28,10 +32,11 @@ def run_trials(inquiry: Inquiry, results: Results, stop: StopRequest) -> None:
     """
     search = inquiry.search
     nodes = alive()
-    check_storage(inquiry.folder, nodes)
     left = search.trials - sum(record.state != "running" for record in results.records.values())
     resources = [node["Resources"] for node in nodes]
     share = share_out(inquiry.base, resources, at_once=search.at_once, trials=max(1, left))
+    places = [node for node in nodes if share.may_use(node["Resources"])]
+    check_storage(inquiry.folder.parent, places, key="root", say=partial(tqdm.write, file=sys.stderr))
     roster = Roster(inquiry, results, share)
     trainable = tune.with_resources(roster.trainable(), share.resources)
     table = Table(results, total=search.trials)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ def opened() -> Iterator[Bucket]:
     _, port = server.get_host_and_port()
     keys = {"aws_access_key_id": "akey", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys)
+    forget = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(forget, timeout=30).close()  # what other servers of this process were given
     client.create_bucket(Bucket="bucket")
     bucket = Bucket(client, "127.0.0.1", port)
     with bucket.door:
@@ -77,6 +80,7 @@ class Machines:
 
     disks: list[Path]
     environment: dict[str, str]
+    python: tuple[str, ...] = ("-m", "raymask")
     processes: list[subprocess.Popen] = field(default_factory=list)
 
     def begin(self, *arguments: str) -> None:
@@ -90,7 +94,7 @@ class Machines:
             with disk.with_suffix(".said").open("a") as said:
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "raymask", *arguments, f"run.root={disk}"],
+                        [sys.executable, *self.python, *arguments, f"run.root={disk}"],
                         env={**os.environ, **self.environment, **told},
                         stdout=said,
                         stderr=said,
@@ -117,10 +121,14 @@ class Machines:
     def sentences(self) -> set[str]:
         """What raymask ended with."""
         lines = [line for rank in range(len(self.disks)) for line in self.said(rank).splitlines()]
-        return {line for line in lines if line.startswith("raymask: ")}
+        return {line for line in lines if "raymask: " in line}
 
 
-def once(due: Callable[[str, str], bool]) -> tuple[Hold, threading.Event]:
+def once(
+    due: Callable[[str, str], bool],
+    *,
+    answer: Reply = Reply(503),  # noqa: B008  (it is frozen)
+) -> tuple[Hold, threading.Event]:
     """A hold that lets nothing through any more from the first request on that is due, and says so."""
     reached = threading.Event()
 
@@ -128,7 +136,7 @@ def once(due: Callable[[str, str], bool]) -> tuple[Hold, threading.Event]:
         if due(method, path):
             reached.set()
         if reached.is_set():
-            return Reply(503, {}, b"")
+            return answer
         return None
 
     return hold, reached

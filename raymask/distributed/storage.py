@@ -1,0 +1,106 @@
+"""Whether the nodes on which workers may live see the folder that runs are written to.
+
+Who does not answer is left to its workers, which look for themselves when they begin (raymask/disks.py).
+"""
+
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+_BEGIN = 60.0  # seconds that a node gets to begin to look, which starts a process there
+_LOOK = 20.0  # seconds that its disk gets to answer
+
+Answer = Literal["seen", "unseen", "silent"]
+
+
+def check_storage(
+    root: Path,
+    nodes: Sequence[dict[str, Any]],
+    *,
+    key: str,
+    instead: str = "",
+    say: Callable[[str], None],
+    seconds: float = _BEGIN,
+) -> None:
+    """Raises ValueError, naming a node, where one does not see `root`; says which could not be asked.
+
+    key: the setting that names the folder; instead: what else may be set
+    """
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    if all(node["NodeID"] == here for node in nodes):
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
+        answers = _ask(marker.name, nodes, seconds)
+    for address, reason in ((address, said) for address, (answer, said) in answers.items() if not answer):
+        say(
+            f"the cluster's node {address} could not say whether it sees {key}={root} ({reason}): workers "
+            "there will look for themselves"
+        )
+    for wrong, what in _WRONG.items():
+        found = [address for address, (answer, _) in answers.items() if answer == wrong]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise ValueError(
+                f"{key}={root} {what} the cluster's node {found[0]}{more}: checkpoints have to lie where "
+                f"every node can read them; set {key} to a folder that all share (NFS){instead}"
+            )
+
+
+_WRONG = {"unseen": "is not seen by", "silent": f"does not answer for {_LOOK:.0f} s on"}
+
+
+def look(path: str, *, seconds: float = _LOOK, exists: Callable[[str], bool] = os.path.exists) -> Answer:
+    """Runs on a node: whether a file is there; "silent" where the disk of a network hangs."""
+    found: list[bool] = []
+
+    def see() -> None:
+        with suppress(OSError), os.scandir(Path(path).parent):
+            pass  # opening a folder makes NFS ask for what is new in it
+        found.append(exists(path))
+
+    thread = threading.Thread(target=see, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return ("seen" if found[0] else "unseen") if found else "silent"
+
+
+def _ask(path: str, nodes: Sequence[dict[str, Any]], seconds: float) -> dict[str, tuple[Answer | None, str]]:
+    """What each node answers, by address; None, and why, for one that does not."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote: Any = ray.remote(look)
+    asked = {
+        node["NodeManagerAddress"]: remote.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(path)
+        for node in nodes
+    }
+    begun, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+    return {address: _answer(task, task in begun, seconds) for address, task in asked.items()}
+
+
+def _answer(task: Any, ended: bool, seconds: float) -> tuple[Answer | None, str]:
+    import ray
+    from ray.exceptions import GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+
+    if not ended:
+        with suppress(Exception):  # its node may be gone meanwhile
+            ray.cancel(task, force=True)
+        return None, f"it did not begin to look within {seconds:.0f} s"
+    try:
+        return ray.get(task, timeout=1), ""
+    except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError, GetTimeoutError):
+        return None, "it has gone meanwhile"
+    except Exception as error:  # a node without raymask, or without memory: no word on its disk
+        return None, (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
