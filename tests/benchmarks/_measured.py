@@ -18,8 +18,8 @@ from pipelines.manifest import NAME
 from pipelines.pack import Packing, pack
 from pipelines.source import open_source
 from raymask.heads import Head
+from tests.benchmarks._contestant import seconds
 from tests.benchmarks.ingest import in_a_process
-from tests.benchmarks.loader import seconds
 
 MODES = ("cpu", "split", "device")
 BATCH = 32
@@ -110,3 +110,10 @@ def parameters(name: str) -> tuple[int, int]:
         backbone = timm.create_model(name, num_classes=0)
     head = Head().build(backbone.num_features, seed=0)
     return sum(p.numel() for p in backbone.parameters()), sum(p.numel() for p in head.parameters())
+
+
+def block_parameters(name: str) -> int:
+    """Of all blocks of a backbone of timm's."""
+    with torch.device("meta"):
+        backbone = timm.create_model(name, num_classes=0)
+    return sum(p.numel() for p in backbone.blocks.parameters())

@@ -25,6 +25,12 @@ def cpu_seconds(root: int) -> float:
     return sum(sum(map(int, fields[11:15])) for pid in tree(root) if (fields := _stat(pid))) / TICK
 
 
+def started(root: int) -> float:
+    """CPU seconds of those below `root` that still run."""
+    below = tree(root)[1:]
+    return sum(sum(map(int, fields[11:13])) for pid in below if (fields := _stat(pid))) / TICK
+
+
 def memory(root: int) -> int:
     """Bytes of the tree, what several of them share counted once."""
     return sum(_pss(pid) for pid in tree(root))
