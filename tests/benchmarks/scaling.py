@@ -15,9 +15,9 @@ from pathlib import Path
 
 from raymask import flops
 from raymask.flops import ProjectionHead, Views, Vit, dino_step
-from tests.benchmarks import _traffic
+from tests.benchmarks import _traffic, exchange
 from tests.benchmarks._machine import machine
-from tests.benchmarks._measured import MODES, Measured, measure, parameters
+from tests.benchmarks._measured import MODES, Measured, block_parameters, measure, parameters
 from tests.benchmarks._traffic import IMAGENET, LAION
 from tests.benchmarks.order import table
 
@@ -31,6 +31,8 @@ NAMES = {
 }
 WORLDS = ((8, 64), (64, 64), (1024, 64), (1024, 1024))  # ranks and lanes
 CORES = (4, 8, 16, 32)
+MANY = 1024  # members: so many that (n - 1) / n is 1
+IMAGES_A_GPU = (32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,22 @@ def per_image(found: Measured) -> str:
         for mode in MODES
     ]
     return table([*head, "on the wire, an image"], rows)
+
+
+def exchanged(gpu: Gpu) -> str:
+    """What ranks tell each other, of float32 weights and gradients, where a step has so many images a GPU."""
+    head = ["model", "sharing", "GB a step"]
+    head += [f"Gbit/s of a node, {each} images a GPU" for each in IMAGES_A_GPU]
+    rows = []
+    for name, vit in MODELS.items():
+        backbone, projection = parameters(NAMES[name])
+        blocks = block_parameters(NAMES[name])
+        weights = exchange.Weights(blocks, backbone - blocks + projection)
+        for sharing, formula in exchange.FORMULAS.items():
+            sent = formula(weights, members=MANY)
+            wires = [f"{8e-9 * sent * gpu.images(vit) / each:,.0f}" for each in IMAGES_A_GPU]
+            rows.append([name, sharing, f"{sent / 1e9:.2f}", *wires])
+    return table(head, rows)
 
 
 def checkpoints(found: Measured) -> str:
@@ -222,7 +240,8 @@ def main() -> None:
             checkpoints(found),
         )
         print(*parts, indexes(found), sep="\n\n", end="\n\n")
-    print(fetches(), caches(), schedule(), sep="\n\n")
+    print(exchanged(Gpu(asked.teraflops * 1e12, asked.utilisation)))
+    print("\n" + fetches(), caches(), schedule(), sep="\n\n")
 
 
 if __name__ == "__main__":
