@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from raymask.signals import interrupt_on_sigterm
+from raymask.which import run_or_path
 
 app = typer.Typer(
     add_completion=False,
@@ -27,12 +28,19 @@ Changes = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="settings, such as train.epochs=10", show_default=False),
 ]
 RunOrCheckpoint = Annotated[
-    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run, one of its checkpoints", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        help="a run (directory, or name in runs/), one of its checkpoints",
+        show_default=False,
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="of the cluster's dashboard, if not http://127.0.0.1:8265")
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run", show_default=False)]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="directory, or name in runs/", show_default=False)
+]
 
 
 @app.command()
@@ -65,6 +73,7 @@ def resume(run: RunPath, changes: Changes = None) -> None:
 
     A search goes on with the trials that it has left.
     """
+    run = run_or_path(run)
     if (run / "search.yaml").exists():
         from raymask.distributed.tune import resume_tune
 
@@ -179,7 +188,7 @@ def evaluate(
     """Measure a backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true."""
     from raymask.evaluate import evaluate_run
 
-    for name, value in evaluate_run(run, changes or []).items():
+    for name, value in evaluate_run(run_or_path(run), changes or []).items():
         print(f"{name:24s} {value:.4f}")
 
 
@@ -197,7 +206,7 @@ def export(run: RunOrCheckpoint, changes: Changes = None) -> None:
         network: Literal["teacher", "student"] | None = None  # the one that the run evaluates
 
     chosen = settings_of(Exporting, changes or [])
-    print(export(run, out=chosen.out, network=chosen.network))
+    print(export(run_or_path(run), out=chosen.out, network=chosen.network))
 
 
 @app.command()
@@ -210,7 +219,7 @@ def report(run: RunPath, changes: Changes = None) -> None:
     class Reporting(Settings):
         out: str | None = None
 
-    print(write_report(run, out=settings_of(Reporting, changes or []).out))
+    print(write_report(run_or_path(run), out=settings_of(Reporting, changes or []).out))
 
 
 @app.command()
@@ -299,10 +308,13 @@ def submit(
 
 @app.command()
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="name or directory", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="directory, name in runs/, or name of a job", show_default=False),
+    ],
     address: Address = None,
 ) -> None:
-    """Say where a run stands, and its job on the cluster."""
+    """Say whether a run or search runs, has stopped or is finished, how far it is, and what comes next."""
     from raymask.distributed.job_status import status
 
     for line in status(run, address=address):
@@ -311,10 +323,13 @@ def status(
 
 @app.command()
 def stop(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="name or directory", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="directory, name in runs/, or name of a job", show_default=False),
+    ],
     address: Address = None,
 ) -> None:
-    """End a run after a checkpoint: one that raymask submit sent, or one that trains in this directory."""
+    """End a run, search or job after a checkpoint, and wait for that: raymask stop runs/a."""
     from raymask.distributed.job_status import about
     from raymask.distributed.jobs import stop
 

@@ -1,26 +1,37 @@
-"""Where a run or a search stands, told from its directory alone: steps, pace, what is left, evaluations."""
+"""Where a run or a search stands, told from its directory alone: if it runs, how far it is, what comes next.
+
+Nothing heavy is imported, so that asking costs nothing.
+"""
 
 import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import yaml
 from tqdm import tqdm
 
+from pipelines.lock import is_locked
 from pipelines.names import printable
+from raymask import checkpoint
+from raymask.run import LOCK
+from raymask.signals import asked_to_stop
 
 
 @dataclass(frozen=True)
 class Standing:
     """What the last lines of metrics.jsonl say.
 
-    steps: of the whole run; left: seconds, at the pace of the last line; age: seconds since that line
+    steps: of the whole run; images: seen until the last line, and of the whole run
+    left: seconds, at the pace of the last line; age: seconds since that line
     evaluated: last value of each evaluation, without its eval/; evaluated_at: the step of the last one
     """
 
     step: int
     steps: int
+    images: tuple[int, int]
     images_per_s: float | None
     left: float | None
     age: float
@@ -28,14 +39,14 @@ class Standing:
     evaluated: dict[str, float] = field(default_factory=dict)
     evaluated_at: int | None = None
 
-    @property
-    def lines(self) -> list[str]:
-        """For a terminal."""
-        pace = f"  {self.images_per_s:,.0f} images/s" if self.images_per_s else ""
-        left = f"  left {tqdm.format_interval(self.left)}" if self.left else ""
+    def lines(self, *, runs: bool) -> list[str]:
+        """For a terminal; its pace is of interest as long as it runs."""
+        pace = f"  {self.images_per_s:,.0f} images/s" if runs and self.images_per_s else ""
+        left = f"  left {tqdm.format_interval(self.left)}" if runs and self.left else ""
         loss = f"  loss {self.loss:.4g}" if self.loss is not None else ""
+        seen, images = self.images
         age = f"  (written {tqdm.format_interval(self.age)} ago)"
-        said = [f"step {self.step:,} of {self.steps:,}{loss}{pace}{left}{age}"]
+        said = [f"step {self.step:,} of {self.steps:,}, {seen:,} of {images:,} images{loss}{pace}{left}{age}"]
         if self.evaluated:
             values = "  ".join(f"{printable(name)} {value:.4f}" for name, value in self.evaluated.items())
             said.append(f"evaluated at step {self.evaluated_at:,}: {values}")
@@ -55,13 +66,14 @@ def standing(folder: Path) -> Standing | None:
     if last is None:
         return None
     steps = round(last["step"] / last["progress"])
-    images = last["images"] / last["step"] * (steps - last["step"])
+    seen, batch = last["images"], last["images"] / last["step"]
     pace = last.get("images_per_s")
     return Standing(
         step=last["step"],
         steps=steps,
+        images=(seen, round(batch * steps)),
         images_per_s=pace,
-        left=images / pace if pace else None,
+        left=batch * (steps - last["step"]) / pace if pace else None,
         age=max(0.0, time.time() - path.stat().st_mtime),
         loss=last.get("loss"),
         evaluated=evaluated,
@@ -69,19 +81,69 @@ def standing(folder: Path) -> Standing | None:
     )
 
 
-def of_search(folder: Path) -> list[str]:
-    """Where the search in `folder` stands, for a terminal; nothing where it is none."""
-    path = folder / "results.json"
-    if not path.exists():
-        return []
-    results = json.loads(path.read_text())
-    counts = Counter(trial["state"] for trial in results["trials"])
-    said = [f"{sum(counts.values())} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+State = Literal["running", "stopping", "stopped", "finished"]
+
+
+def state_of(folder: Path) -> State:
+    """Whether somebody trains or searches in `folder`, and if not, whether anything is left to do."""
+    if is_locked(folder / LOCK):
+        return "stopping" if asked_to_stop(folder) else "running"
+    if (folder / "search.yaml").exists():
+        return "finished" if (folder / "best.yaml").exists() else "stopped"
+    found = standing(folder)
+    return "finished" if found is not None and saved_step(folder) >= found.steps else "stopped"
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the latest complete checkpoint of a run, or 0."""
+    found = checkpoint.latest(folder / "checkpoints")
+    return int(found.name.removeprefix("step_")) if found is not None else 0
+
+
+def described(folder: Path, state: State) -> list[str]:
+    """A run or a search, for a terminal: its state, where it stands, and what can be done next."""
+    search = (folder / "search.yaml").exists()
+    said = [state, *(_of_search if search else _of_run)(folder, runs=state in ("running", "stopping"))]
+    if state == "running":
+        return [*said, f"next: raymask stop {folder}"]
+    if state == "stopping":
+        return [*said, "it was asked to stop, and writes a checkpoint first"]
+    if state == "stopped":
+        return [*said, f"next: raymask resume {folder}"]
+    best = [f"raymask train {folder / 'best.yaml'}"] if search else [f"raymask evaluate {folder}"]
+    return [*said, "next: " + ", ".join([f"raymask report {folder}", *best])]
+
+
+def _of_run(folder: Path, *, runs: bool) -> list[str]:
+    found, saved = standing(folder), saved_step(folder)
+    said = found.lines(runs=runs) if found is not None else ["no line of metrics yet"]
+    if runs or (found is not None and saved >= found.step):
+        return said
+    return [*said, f"its last checkpoint is of step {saved:,}" if saved else "it has no checkpoint yet"]
+
+
+def _of_search(folder: Path, *, runs: bool) -> list[str]:
+    """Its trials and the best of them, and where those are that have not ended."""
+    path, asked = folder / "results.json", yaml.safe_load((folder / "search.yaml").read_text())["search"]
+    trials = json.loads(path.read_text())["trials"] if path.exists() else []
+    names = {"running": "running" if runs else "to go on with"}
+    counts = Counter(names.get(trial["state"], trial["state"]) for trial in trials)
+    shares = ", ".join(f"{many} {state}" for state, many in counts.items())
+    said = [f"{len(trials)} of {asked['trials']} trials begun" + (f": {shares}" if shares else "")]
+    said += _best(json.loads(path.read_text())) if trials else []
+    for trial in trials:
+        found = standing(folder / trial["folder"]) if trial["state"] == "running" else None
+        if found is not None:
+            said.append(f"{trial['id']}: {found.lines(runs=runs)[0]}")
+    return said
+
+
+def _best(results: dict) -> list[str]:
     for trial in results["trials"]:
         if trial["id"] == results["best"] and trial["curve"]:
             values = "  ".join(f"{printable(name)} {value}" for name, value in trial["params"].items())
-            said.append(f"best: {trial['id']}  {results['metric']} {trial['curve'][-1][1]:.4g}  {values}")
-    return said
+            return [f"best: {trial['id']}  {results['metric']} {trial['curve'][-1][1]:.4g}  {values}"]
+    return []
 
 
 def _lines(path: Path) -> list[dict]:

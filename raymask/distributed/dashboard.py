@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymask.distributed import token
@@ -72,12 +71,16 @@ def is_open(address: str) -> bool:
     return _authentication_mode(address) == "disabled"
 
 
-def reach(where: str, *, address: str | None, run: str) -> JobsClient | None:
-    """A client of the cluster; None where nobody named one or is there, and the run's directory is here."""
+def reach(where: str, *, address: str | None, here: bool) -> JobsClient | None:
+    """A client of the cluster; None where nobody named one, and there is none or it may be another's.
+
+    here: whether the run lies on this machine, so that no cluster is needed
+    """
+    named = address or os.environ.get(_API)
     try:
         return connect(where)
-    except NoCluster:
-        if address or os.environ.get(_API) or not Path(run).expanduser().is_dir():
+    except (ValueError, ConnectionError) as error:
+        if named or not (here or isinstance(error, NoCluster)):
             raise
         return None
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from raymask.distributed.dashboard import find_address, reach
 from raymask.distributed.job_logs import exit_code, last_line
-from raymask.distributed.jobs import Job, as_sent, find
-from raymask.standing import of_search, standing
+from raymask.distributed.jobs import Job, look_up
+from raymask.standing import described, state_of
 
 if TYPE_CHECKING:
     from raymask.distributed.jobs_client import JobsClient
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
 
 def status(run: str, *, address: str | None) -> Iterator[str]:
     """What is known of a run, given by its name or folder, in lines. Raises ValueError where nothing is."""
-    where = find_address(address)
-    client = reach(where, address=address, run=run)
-    jobs = find(client, as_sent(run), where=where) if client is not None else []
-    folder = Path(jobs[-1].folder if jobs else run).expanduser()
-    if not jobs and not folder.is_dir():
-        at = f"at {where}" if client is not None else f"({where} answers not)"
-        raise ValueError(f"no job of a run '{run}' is known {at}, and there is no such directory")
+    here, client, jobs, where = look_up(run, address=address)
+    folder = here or Path(jobs[-1].folder)
     if client is not None and jobs:
         yield f"job   {about(jobs[-1])}"
     yield f"run   {folder}"
@@ -45,12 +39,12 @@ def about(job: Job) -> str:
 
 def _progress(folder: Path, jobs: list[Job], client: JobsClient | None, *, where: str) -> list[str]:
     """Where the run stands; from the job's output where its directory cannot be seen from here."""
-    found = standing(folder)
-    if found is not None:
-        return found.lines
-    if searched := of_search(folder):
-        return searched
-    if folder.is_dir() or client is None or not jobs:
-        return ["no line of metrics yet"]
+    active = bool(jobs) and jobs[-1].active
+    if folder.is_dir():
+        state = state_of(folder)
+        # Its lock may be another machine's.
+        return described(folder, "running" if active and state == "stopped" else state)
+    if client is None or (active and jobs[-1].status == "PENDING"):
+        return ["not begun yet"]
     line = last_line(client, jobs[-1], where=where, beginning="step ")
     return [line] if line else ["no line of metrics yet, and its directory cannot be seen from here"]

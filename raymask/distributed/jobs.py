@@ -11,18 +11,16 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.lock import is_locked
 from raymask.distributed import packaging, token
 from raymask.distributed.dashboard import answers, connect, find_address, is_open, reach
 from raymask.distributed.job_command import Command, command
-from raymask.run import LOCK
-from raymask.signals import ask_to_stop
+from raymask.stopping import GRACE, Say, stop_here
+from raymask.which import find_run, no_run
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -30,10 +28,8 @@ if TYPE_CHECKING:
     from raymask.distributed.jobs_client import JobsClient
 
 RUN, FOLDER, USER = "raymask_run", "raymask_folder", "raymask_user"
-GRACE = 300  # seconds that a job has for its last checkpoint; Ray's own 3 would tear it from its step
 ACTIVE = ("PENDING", "RUNNING")
-
-Say = Callable[[str], None]
+_EVERY = 10.0  # seconds between two lines about a job that is waited for
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,7 @@ def _send(client: JobsClient, what: Command, identity: str, folder: Path) -> Non
             metadata={RUN: what.name, FOLDER: what.folder, USER: _user()},
             runtime_env={
                 "working_dir": str(folder),
+                # Ray's own 3 seconds would tear a job from its last checkpoint.
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE), "RAY_USAGE_STATS_ENABLED": "0"},
             },
         )
@@ -134,18 +131,12 @@ def prefix(name: str) -> str:
     return f"raymask-{clean}"
 
 
-def as_sent(run: str) -> str:
-    """A directory of this machine by its absolute path, as jobs name it; a name stays one."""
-    path = Path(run).expanduser()
-    return str(path.absolute()) if "/" in run or path.is_dir() else run
-
-
 def find(client: JobsClient, run: str, *, where: str) -> list[Job]:
     """The jobs of a run, given by its name or by its folder, the newest last.
 
     Raises ValueError where runs in different folders have the name.
     """
-    folder = run.rstrip("/") if "/" in run else None
+    folder = str(Path(run).expanduser().absolute()) if "/" in run else None
     every = all_jobs(client, where=where)
     jobs = [job for job in every if (job.folder == folder if folder is not None else job.run == run)]
     folders = sorted({job.folder for job in jobs})
@@ -154,16 +145,34 @@ def find(client: JobsClient, run: str, *, where: str) -> list[Job]:
     return jobs
 
 
+def look_up(run: str, *, address: str | None) -> tuple[Path | None, JobsClient | None, list[Job], str]:
+    """Where a run lies on this machine, given by its name or directory, and its jobs at an address.
+
+    What is in runs/ comes first; a cluster is asked for its jobs if one answers, and must if it was named.
+    Raises ValueError where nothing is known of the run.
+    """
+    where, here = find_address(address), find_run(run)
+    client = reach(where, address=address, here=here is not None)
+    sought = run if here is None else str(here.absolute())
+    jobs = find(client, sought, where=where) if client is not None else []
+    if here is None and not jobs:
+        asked = "no cluster answers" if client is None else "raymask has sent no job of that name to the one"
+        raise ValueError(no_run(run, elsewhere=f"{asked} at {where}"))
+    return here, client, jobs, where
+
+
 def stop(run: str, *, address: str | None, say: Say) -> Job | None:
     """Has a run write a checkpoint and end: its job, for which it waits, or who trains in its directory here.
 
     Raises ValueError where there is none, or where the job is not the user's own.
     """
-    where = find_address(address)
-    client = reach(where, address=address, run=run)
-    jobs = find(client, as_sent(run), where=where) if client is not None else []
+    here, client, jobs, where = look_up(run, address=address)
     if client is None or not (jobs and jobs[-1].active):
-        _stop_here(run, jobs, where=where, say=say)
+        if here is None:
+            raise ValueError(
+                f"the run '{run}' is not running: its job {jobs[-1].id} has ended ({jobs[-1].status.lower()})"
+            )
+        stop_here(here, say=say)
         return None
     job = jobs[-1]
     if job.user not in (None, _user()) and "/" not in run:
@@ -174,35 +183,23 @@ def stop(run: str, *, address: str | None, say: Say) -> Job | None:
     say(f"stopping job {job.id}: it writes a checkpoint first")
     with answers(where):
         client.stop_job(job.id)
-    return wait(client, job, where=where, seconds=GRACE + 30)
+    return wait(client, job, where=where, seconds=GRACE + 30, say=say)
 
 
-def _stop_here(run: str, jobs: list[Job], *, where: str, say: Say) -> None:
-    """Asks whoever trains in the directory `run`, without a job that is known to run."""
-    if jobs:
-        last = jobs[-1]
-        raise ValueError(
-            f"the run '{run}' is not running: its job {last.id} has ended ({last.status.lower()})"
-        )
-    folder = Path(run).expanduser()
-    if not (folder / "config.yaml").exists():
-        raise ValueError(f"no job of a run '{run}' is known at {where}: raymask stops only what it has sent")
-    if not is_locked(folder / LOCK):
-        raise ValueError(f"nobody trains in {folder}: there is nothing to stop")
-    ask_to_stop(folder)
-    say(f"whoever trains in {folder} is asked to write a checkpoint and end")
-
-
-def wait(client: JobsClient, job: Job, *, where: str, seconds: float) -> Job:
-    """The job once it has ended. Raises ValueError if it has not by then."""
-    until = time.monotonic() + seconds
+def wait(client: JobsClient, job: Job, *, where: str, seconds: float, say: Say | None = None) -> Job:
+    """The job once it has ended; `say` hears that it has not. Raises TimeoutError if it has not by then."""
+    begun = spoken = time.monotonic()
     while True:
         with answers(where):
             job = job_of(client.get_job_info(job.id))
+        now = time.monotonic()
         if not job.active:
             return job
-        if time.monotonic() > until:
+        if now - begun > seconds:
             raise TimeoutError(f"job {job.id} has not ended within {seconds:.0f} seconds: ask again")
+        if say is not None and now - spoken > _EVERY:
+            spoken = now
+            say(f"waiting for job {job.id} to end, for {now - begun:.0f} s now")
         time.sleep(0.5)
 
 

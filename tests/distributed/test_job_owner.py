@@ -62,7 +62,7 @@ def test_the_job_of_somebody_else_is_not_stopped_by_its_name():
 def test_what_has_ended_or_was_never_sent_is_not_stopped(tmp_path: Path):
     with server(listing(job(1, status="FAILED"))) as address:
         assert "is not running: its job raymask-night-1 has ended (failed)" in refused(address, "night")
-        assert "raymask stops only what it has sent" in refused(address, "day")
+        assert "raymask has sent no job of that name" in refused(address, "day")
 
 
 def test_a_cluster_that_is_lost_while_a_job_is_followed_leaves_the_job_to_itself(monkeypatch):

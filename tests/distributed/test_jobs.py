@@ -181,7 +181,7 @@ def test_stop_leaves_jobs_alone_that_raymask_has_not_sent(project: Project):
     sent = ["submit", "--no-wait", "--submission-id", "raymask-mine-1", "--", "sleep", "60"]
     subprocess.run([*ray, *sent], env=environment, check=True, capture_output=True)
     refused = project.call("stop", "mine")
-    assert refused.returncode == 2 and "raymask stops only what it has sent" in refused.stderr
+    assert refused.returncode == 2 and "raymask has sent no job of that name" in refused.stderr
     state = subprocess.run(
         [*ray, "status", "raymask-mine-1"], env=environment, check=True, capture_output=True, text=True
     )

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raymask.standing import of_search, standing
+from pipelines.lock import lock
+from raymask.run import LOCK
+from raymask.signals import ask_to_stop
+from raymask.standing import described, standing, state_of
 
 
 def write(folder: Path, *lines: dict) -> None:
@@ -27,7 +30,13 @@ def training(step: int, **more: object) -> dict:
 
 
 def test_nothing_was_written_yet(tmp_path: Path):
-    assert standing(tmp_path) is None and of_search(tmp_path) == []
+    assert standing(tmp_path) is None
+    assert described(tmp_path, state_of(tmp_path)) == [
+        "stopped",
+        "no line of metrics yet",
+        "it has no checkpoint yet",
+        f"next: raymask resume {tmp_path}",
+    ]
 
 
 def test_the_time_left_is_the_images_left_at_the_last_pace(tmp_path: Path):
@@ -36,8 +45,11 @@ def test_the_time_left_is_the_images_left_at_the_last_pace(tmp_path: Path):
     assert found is not None
     assert (found.step, found.steps, found.images_per_s, found.loss) == (50, 200, 20.0, 2.5)
     assert found.left == pytest.approx(150 * 8 / 20)
-    assert found.evaluated_at is None and len(found.lines) == 1
-    assert found.lines[0].startswith("step 50 of 200  loss 2.5  20 images/s  left 01:00  (written 00:0")
+    (line,) = found.lines(runs=True)
+    assert line.startswith(
+        "step 50 of 200, 400 of 1,600 images  loss 2.5  20 images/s  left 01:00  (written 00:0"
+    )
+    assert found.lines(runs=False)[0].startswith("step 50 of 200, 400 of 1,600 images  loss 2.5  (written")
 
 
 def test_the_last_evaluation_counts_even_between_lines_and_after_a_torn_one(tmp_path: Path):
@@ -46,7 +58,7 @@ def test_the_last_evaluation_counts_even_between_lines_and_after_a_torn_one(tmp_
         file.write('{"step": 11, "ima')
     found = standing(tmp_path)
     assert found is not None and found.evaluated == {"knn5_top1": 41.25} and found.evaluated_at == 10
-    assert found.lines[1] == "evaluated at step 10: knn5_top1 41.2500"
+    assert found.lines(runs=True)[1] == "evaluated at step 10: knn5_top1 41.2500"
 
 
 def test_a_run_that_has_ended_has_no_time_left_and_says_when(tmp_path: Path):
@@ -54,26 +66,72 @@ def test_a_run_that_has_ended_has_no_time_left_and_says_when(tmp_path: Path):
     os.utime(tmp_path / "metrics.jsonl", (0, time.time() - 3700))
     found = standing(tmp_path)
     assert found is not None and found.left == 0
-    assert found.lines == ["step 200 of 200  loss 2.5  40 images/s  (written 1:01:40 ago)"]
+    assert found.lines(runs=False) == [
+        "step 200 of 200, 1,600 of 1,600 images  loss 2.5  (written 1:01:40 ago)"
+    ]
 
 
 def test_a_loss_that_was_not_finite_is_left_out(tmp_path: Path):
     write(tmp_path, training(10, loss=None, images_per_s=None))
     found = standing(tmp_path)
-    assert found is not None and found.left is None and found.lines[0].startswith("step 10 of 200  (written")
+    assert (
+        found is not None
+        and found.left is None
+        and found.lines(runs=True)[0].startswith("step 10 of 200, 80 of 1,600 images  (written")
+    )
 
 
-def test_a_search_says_its_trials_and_the_best(tmp_path: Path):
+def checkpoint(run: Path, step: int) -> None:
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{}")
+
+
+def test_a_run_runs_while_somebody_holds_its_lock(tmp_path: Path):
+    write(tmp_path, training(50))
+    checkpoint(tmp_path, 40)
+    assert state_of(tmp_path) == "stopped"
+    assert "its last checkpoint is of step 40" in described(tmp_path, "stopped")
+    with (tmp_path / LOCK).open("ab") as file:
+        lock(file, busy="")
+        assert state_of(tmp_path) == "running"
+        assert described(tmp_path, "running")[-1] == f"next: raymask stop {tmp_path}"
+        ask_to_stop(tmp_path)
+        assert state_of(tmp_path) == "stopping"
+    assert state_of(tmp_path) == "stopped"
+
+
+def test_a_run_is_finished_once_its_last_step_is_saved(tmp_path: Path):
+    write(tmp_path, training(200))
+    checkpoint(tmp_path, 150)
+    assert state_of(tmp_path) == "stopped"
+    checkpoint(tmp_path, 200)
+    assert state_of(tmp_path) == "finished"
+    assert (
+        described(tmp_path, "finished")[-1] == f"next: raymask report {tmp_path}, raymask evaluate {tmp_path}"
+    )
+
+
+def test_a_search_says_its_trials_the_best_and_where_the_others_are(tmp_path: Path):
     def trial(name: str, state: str, reached: float) -> dict:
-        return {"id": name, "state": state, "curve": [[100, reached]], "params": {"ratio": 0.25}}
+        where = {"id": name, "folder": f"trials/{name}"}
+        return {**where, "state": state, "curve": [[100, reached]], "params": {"ratio": 0.25}}
 
     results = {
         "metric": "eval/knn20_top1",
         "best": "t001",
         "trials": [trial("t000", "stopped", 30.0), trial("t001", "done", 52.5), trial("t002", "running", 10)],
     }
+    (tmp_path / "search.yaml").write_text("search: {trials: 4}")
     (tmp_path / "results.json").write_text(json.dumps(results))
-    assert of_search(tmp_path) == [
-        "3 trials: 1 stopped, 1 done, 1 running",
-        "best: t001  eval/knn20_top1 52.5  ratio 0.25",
-    ]
+    (tmp_path / "trials").mkdir()
+    write(tmp_path / "trials" / "t002", training(50))
+    assert state_of(tmp_path) == "stopped"
+    _, trials, best, third, then = described(tmp_path, "stopped")
+    assert trials == "3 of 4 trials begun: 1 stopped, 1 done, 1 to go on with"
+    assert best == "best: t001  eval/knn20_top1 52.5  ratio 0.25"
+    assert third.startswith("t002: step 50 of 200, 400 of 1,600 images")
+    assert then == f"next: raymask resume {tmp_path}"
+    (tmp_path / "best.yaml").touch()
+    assert state_of(tmp_path) == "finished"
+    assert described(tmp_path, "finished")[-1].endswith(f"raymask train {tmp_path / 'best.yaml'}")
