@@ -6,6 +6,7 @@ one that `last` names. A run continues from that one, unless the disk of its fir
 of the same run, which goes there then; what a machine lacks is brought to it first.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
+from tqdm import tqdm
 
 from pipelines.badlog import log_of_rank
 from pipelines.remote import store
@@ -25,6 +27,7 @@ from raymask.sharded import written_by
 T = TypeVar("T")
 
 _PATIENCE = 600.0  # seconds for which one file may fail to go through
+_SAID = 3  # attempts after which it is said that there are more
 _RUN = (
     "config.yaml",
     "env.json",
@@ -209,10 +212,22 @@ class Mirror:
         self._try(lambda: store.bring(self._at(name), path), name)
 
     def _try(self, action: Callable[[], T], name: str) -> T:
+        where, failed = f"run.mirror={public(self.url)}", 0
+
+        def attempt() -> T:
+            nonlocal failed
+            try:
+                return action()
+            except Failure as failure:
+                failed += 1
+                if failed == _SAID and not failure.final:
+                    text = f"{where} fails ({failure.reason}): {name} is tried for {_PATIENCE:.0f} s"
+                    tqdm.write(text, file=sys.stderr)
+                raise
+
         try:
-            return patiently(action, name, seconds=_PATIENCE)
+            return patiently(attempt, name, seconds=_PATIENCE)
         except Failure as failure:
-            where = f"run.mirror={public(self.url)}"
             raise OSError(f"{name} cannot be exchanged with {where}: {failure.reason}{_ADVICE}") from None
 
 

@@ -200,6 +200,7 @@ def _create(training: Training) -> Path:
     """The run directory with what describes the run; all ranks learn whether the first one could make it."""
     config, world = training.config, training.world
     problem: ValueError | OSError | None = None
+    folder: Path | None = None
     if world.leads:
         mirror = mirror_of(config.run)
         try:
@@ -213,6 +214,8 @@ def _create(training: Training) -> Path:
                 mirror.send_run(folder)  # so that every machine knows that the run has begun
         except (ValueError, OSError) as error:
             problem = error
+            if folder is not None:
+                run.discard_if_untrained(folder)
     if any_across(problem is not None, device=training.device):
         raise problem or ValueError("the first rank could not make the run directory")
     return config.run.folder()

@@ -2,17 +2,21 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 
-from pipelines.remote import retry
+from pipelines.remote import retry, store
 from raymask import checkpoint
 from raymask.config import load
+from raymask.context import LocalContext
 from raymask.mirror import Mirror
 from raymask.pace import TIMES
 from raymask.train import train
+from raymask.world import World
 from tests.raymask.tiny_run import RECIPE, pictures
 
 
@@ -106,9 +110,24 @@ def test_a_mirror_that_cannot_be_reached_ends_the_run_with_a_sentence(
     monkeypatch.setattr(retry, "FIRST", 0.01)
     with pytest.raises(OSError, match=r"cannot be exchanged with run.mirror=http://127.0.0.1:9/runs"):
         train(config(tmp_path, "run.name=a", "run.mirror=http://127.0.0.1:9/runs"))
+    assert not (tmp_path / "disk" / "a").exists()
 
 
-@pytest.mark.parametrize("given", ["bucket/runs", "s3://key:secret@bucket/runs"])
+def test_a_mirror_that_takes_nothing_leaves_no_run_behind(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def takes_nothing(self: Mirror, path: Path, name: str) -> None:
+        raise OSError("access was denied")
+
+    monkeypatch.setattr(Mirror, "_send", takes_nothing)
+    with pytest.raises(OSError, match="denied"):
+        train(config(tmp_path, "run.name=a", f"run.mirror={bucket}"))
+    assert not (tmp_path / "disk" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "given", ["bucket/runs", "s3://key:secret@bucket/runs", "s3://bucket/runs?X-Amz-Signature=secret"]
+)
 def test_what_is_no_plain_url_is_refused_without_repeating_a_password(given: str, tmp_path: Path):
     with pytest.raises(ValueError, match=r"run.mirror is .* give the URL of a folder") as caught:
         config(tmp_path, f"run.mirror={given}")
@@ -138,3 +157,118 @@ def test_the_lines_of_the_mirror_replace_older_ones_on_a_disk(bucket: str, tmp_p
     (disk / "metrics.jsonl").write_text('{"step": 1}\n')
     mirror.bring_run(disk)
     assert (disk / "metrics.jsonl").read_text().count("step") == 2
+
+
+def on_disk(folder: Path, *steps: int, seed: int = 0) -> Path:
+    """A run directory with these checkpoints, as small as can be."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"run: {{seed: {seed}}}\n")
+    (folder / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in steps))
+
+    def save(into: Path) -> None:
+        (into / "model.safetensors").write_text(f"weights {seed}")
+        (into / "state.json").write_text(json.dumps({"step": step, "seed": seed}))
+
+    for step in steps:
+        checkpoint.write(folder / "checkpoints", step, save=save, keep=9)
+    return folder
+
+
+def sent(run: Path, bucket: str) -> Mirror:
+    """A mirror with all of a run."""
+    mirror = Mirror(f"{bucket}/a")
+    mirror.catch_up(run)
+    return mirror
+
+
+def test_a_mirror_that_is_set_later_gets_all_that_another_machine_needs(bucket: str, tmp_path: Path):
+    mirror = sent(on_disk(tmp_path / "one", 2, 4), bucket)
+    mirror.bring_run(tmp_path / "two")
+    assert mirror.bring_latest(tmp_path / "two", keep=1).name == "step_00000004"
+    assert (tmp_path / "two" / "metrics.jsonl").read_text() == (
+        tmp_path / "one" / "metrics.jsonl"
+    ).read_text()
+
+
+def test_a_later_checkpoint_of_the_same_run_on_the_disk_goes_to_the_mirror(bucket: str, tmp_path: Path):
+    sent(on_disk(tmp_path / "one", 2, 4), bucket)
+    mirror = sent(on_disk(tmp_path / "two", 2, 4, 6), bucket)
+    assert mirror.bring_latest(tmp_path / "three", keep=1).name == "step_00000006"
+    sent(tmp_path / "one", bucket)  # of which the disk is behind
+    assert mirror.bring_latest(tmp_path / "one", keep=9).name == "step_00000006"
+
+
+def test_another_run_of_that_name_on_the_disk_does_not_go_to_the_mirror(bucket: str, tmp_path: Path):
+    sent(on_disk(tmp_path / "one", 2, 4), bucket)
+    mirror = sent(on_disk(tmp_path / "two", 2, 4, 6, seed=1), bucket)
+    found = mirror.bring_latest(tmp_path / "two", keep=9)
+    assert found.name == "step_00000004" and (found / "model.safetensors").read_text() == "weights 0"
+
+
+def test_a_machine_that_is_only_visited_keeps_one_checkpoint(bucket: str, tmp_path: Path):
+    for step in (2, 4, 6):
+        mirror = sent(on_disk(tmp_path / str(step), *range(2, step + 1, 2)), bucket)
+        mirror.bring_latest(tmp_path / "visited", keep=1)
+    assert [path.name for path in checkpoint.steps(tmp_path / "visited" / "checkpoints")] == ["step_00000006"]
+
+
+def test_in_the_mirror_only_a_whole_checkpoint_has_a_state_however_it_ends(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """After each request that changes something, as if there were no other after it."""
+    run = on_disk(tmp_path / "one", 2)
+    mirror, seen = sent(run, bucket), list[set[str]]()
+
+    def watched(action: Callable[..., None]) -> Callable[..., None]:
+        def act(*given: object) -> None:
+            action(*given)
+            seen.append(names_in(bucket))
+
+        return act
+
+    for name in ("send", "remove_below"):
+        monkeypatch.setattr(store, name, watched(getattr(store, name)))
+    for step in (4, 6):
+        newest = checkpoint.latest(on_disk(tmp_path / str(step), step) / "checkpoints")
+        mirror.send_share(newest, newest.name, rank=0)
+        mirror.complete(newest, newest.name, keep=1)
+    mirror.remove("step_00000006")
+    assert len(seen) > 10
+    for names in seen:
+        states = {name.removesuffix("/state.json") for name in names if name.endswith("/state.json")}
+        assert all(f"{state}/model.safetensors" in names for state in states), names
+    assert "a/checkpoints/step_00000006/state.json" in seen[-3]
+
+
+def test_what_attempts_left_in_the_mirror_is_cleaned_away(bucket: str, tmp_path: Path):
+    mirror = sent(on_disk(tmp_path / "one", 2, 4), bucket)
+    later = on_disk(tmp_path / "two", 6, 8) / "checkpoints"
+    mirror.send_share(later / "step_00000006", "step_00000003", rank=0)  # half of one
+    fsspec.filesystem("memory").put(
+        str(later / "step_00000008"), "/bucket/runs/a/checkpoints/", recursive=True
+    )
+    mirror.clean()
+    left = {name.split("/")[2] for name in names_in(bucket) if "/step_" in name}
+    assert left == {"step_00000004"}
+    assert mirror.bring_latest(tmp_path / "three", keep=1).name == "step_00000004"
+
+
+def test_a_checkpoint_that_the_mirror_does_not_know_is_not_continued_from(bucket: str, tmp_path: Path):
+    run = on_disk(tmp_path / "run", 2)
+    local = LocalContext(run, world=World(), device=torch.device("cpu"), keep=1, mirror=Mirror(f"{bucket}/a"))
+    with pytest.raises(ValueError, match=r"step_00000002, of which run.mirror knows nothing"), local.latest():
+        pass
+
+
+def test_a_run_that_is_refused_leaves_nothing_in_the_mirror_but_one_that_trained_does(
+    bucket: str, tmp_path: Path
+):
+    run = on_disk(tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    mirror = sent(run, bucket)
+    assert mirror.holds_a_run()
+    mirror.discard_if_untrained()
+    assert not names_in(bucket)
+    mirror = sent(on_disk(tmp_path / "trained", 2), bucket)
+    mirror.discard_if_untrained()
+    assert mirror.holds_a_run()
