@@ -62,6 +62,7 @@ def train(
 
         _done(train(config))
     else:
+        _say("torch and Ray are loaded, and start the workers: that takes half a minute")
         from raymask.distributed.launch import train_on_ray
 
         _done(train_on_ray(config))

@@ -1,10 +1,14 @@
 """Joining a Ray cluster, or starting one on this machine for as long as it is needed."""
 
+import logging
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 from raymask.distributed import token
 from raymask.distributed.door import knock, locked, nobody
@@ -28,6 +32,8 @@ _LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts this machine, and it complains each time
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
+
+_TOKENS = "ray._private.authentication.authentication_token_setup"  # the logger
 
 
 def prepare_environment(*, local: bool) -> None:
@@ -55,6 +61,11 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
     if ray.is_initialized():
         yield
         return
+    own = cluster.address is None
+    tqdm.write(
+        "starting Ray on this machine" if own else f"joining Ray at {cluster.address}", file=sys.stderr
+    )
+    logging.getLogger(_TOKENS).addFilter(_is_news)
     with signals_kept():  # Ray would have SIGTERM end this process at once
         if cluster.address is None:
             ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_said(logs))
@@ -90,6 +101,11 @@ def _join(address: str, *, logs: bool) -> None:
         if "uthentication" in type(error).__name__ or "token" in said.lower():
             raise locked(address) from error
         raise
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a remark of Ray's says more than that a token is asked for, as it should be."""
+    return not record.getMessage().startswith("Token authentication is enabled")
 
 
 def _said(logs: bool) -> dict:

@@ -23,6 +23,7 @@ from raymask.distributed.follow import followed
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
+from raymask.distributed.starting import Starting
 from raymask.distributed.storage import check_storage
 from raymask.mirror import bring_run, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
@@ -78,6 +79,7 @@ class _Driven:
     stop: StopRequest
     bell: Bell
     places: Waiting
+    starting: Starting
     lifeline: Lifeline
 
     def stopped(self) -> Stopped:
@@ -90,10 +92,12 @@ class _Driven:
 
 def _fit(config: Config, asked: Request, folder: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
-    shown = nullcontext() if _is_heard(config) else followed(folder / "train.log")
+    log = None if _is_heard(config) else folder / "train.log"
+    shown = nullcontext() if log is None else followed(log)
     lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
     with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
-        driven = _Driven(config, asked, folder, stop, Bell(), places, lifeline)
+        starting = Starting(log, places, compiles=config.train.compile, say=_say)
+        driven = _Driven(config, asked, folder, stop, Bell(), places, starting, lifeline)
         for attempt in range(_AGAIN + 1):
             outcome = _in_thread(driven)
             if not isinstance(outcome, BaseException):
@@ -142,6 +146,7 @@ def _watch(driven: _Driven, thread: threading.Thread) -> None:
     while thread.is_alive():
         thread.join(0.2)
         driven.lifeline.check()
+        driven.starting.look()
         if driven.stop.received is None:
             continue
         if not rung:

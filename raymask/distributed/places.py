@@ -14,7 +14,10 @@ _AGAIN = 60.0  # seconds until it is said again
 
 
 class Waiting:
-    """Whether the workers of this process's run have their places, and since when they have not."""
+    """Whether the workers of this process's run have their places, and since when they have not.
+
+    placed: whether they were seen to have them; since: when they were first seen to lack them
+    """
 
     def __init__(self, asked: Request, *, say: Callable[[str], None]) -> None:
         import ray
@@ -23,6 +26,7 @@ class Waiting:
         self.say = say
         self.job: str = ray.get_runtime_context().get_job_id()
         self.since: float | None = None
+        self.placed = False
         self._said: float | None = None
 
     @property
@@ -35,6 +39,7 @@ class Waiting:
         """Looks, and says so where the workers have had no place for long."""
         held = fitting(self.asked, [node["Resources"] for node in alive()])
         states = {group.state for group in _groups(self.job)}
+        self.placed = self.placed or "CREATED" in states
         missing = "CREATED" not in states and held < self.asked.fewest
         if not missing and not states & {"PENDING", "RESCHEDULING"}:
             self.since = self._said = None
