@@ -14,6 +14,7 @@ from pipelines.settings import Settings
 from pipelines.source import Source, only, open_splits
 
 MAX_PIXELS = 64_000_000
+NOT_SET = "data.train is not set: give a folder of images, shards or an archive"
 
 
 class Data(Settings):
@@ -88,7 +89,7 @@ def available_cores() -> int:
 def open_train_and_val(data: Data) -> tuple[Source, Source | None]:
     """The two data sets of `data`; the second is None where there is none. Raises ValueError."""
     if data.train is None:
-        raise ValueError("data.train is not set: give a folder of images, shards or an archive")
+        raise ValueError(NOT_SET)
     splits = _splits(data.train, data)
     train = splits["train"] if "train" in splits else only(splits, data.train)
     if data.val is None:

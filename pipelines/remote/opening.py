@@ -56,6 +56,15 @@ def find(pattern: str, *, seconds: float) -> list[str]:
     raise ValueError(f"no file matches {public(pattern)}")
 
 
+def check_remote(url: str, *, seconds: float) -> None:
+    """Raises ValueError where a shard is not there, or the server of a folder cannot be asked or refuses."""
+    if is_shard(url):
+        _ask(url, lambda: store.stamp(url), seconds=seconds)
+    else:
+        where = below(url, NAME)
+        _ask(where, lambda: store.read(where), seconds=seconds, default=b"")
+
+
 def read_text(url: str, *, seconds: float) -> str:
     """A small text file behind a URL, whose server may be out of reach for `seconds`. Raises ValueError."""
     return _ask(url, lambda: store.read(url), seconds=seconds).decode("utf-8")

@@ -16,15 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipelines.present import check_present, check_readable
 from raymask.config import Config, to_tree
 from raymask.distributed.bell import Bell
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
+from raymask.distributed.job_command import paths
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
-from raymask.distributed.storage import check_storage
+from raymask.distributed.storage import are_here, check_storage
 from raymask.mirror import bring_run, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued, only_here
@@ -50,8 +52,12 @@ def train_on_ray(config: Config) -> Path:
             pass
         continued(folder, config)  # refuses another run's name now, rather than in the workers
         forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
+    if config.cluster.address is None:
+        _check_files(config)
     with connected(config.cluster, logs=_is_heard(config)):
         nodes = alive()
+        if config.cluster.address is not None and are_here(nodes):
+            _check_files(config)
         asked = request(config, [node["Resources"] for node in nodes])
         if config.run.mirror is None:
             places = [node for node in nodes if fitting(asked, [node["Resources"]])]
@@ -61,6 +67,14 @@ def train_on_ray(config: Config) -> Path:
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
         _fit(config.model_copy(update={"run": placed}), asked, folder)
     return folder
+
+
+def _check_files(config: Config) -> None:
+    """Raises ValueError where what is read is not there, as workers here would half a minute later."""
+    check_present(config.data)
+    for key, path in paths(to_tree(config)):
+        if key.endswith(".weights"):
+            check_readable(Path(path), key=key)
 
 
 def resume_on_ray(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Path:

@@ -31,10 +31,7 @@ def check_storage(
 
     key: the setting that names the folder; instead: what else may be set
     """
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    if all(node["NodeID"] == here for node in nodes):
+    if are_here(nodes):
         return
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
@@ -52,6 +49,14 @@ def check_storage(
                 f"{key}={root} {what} the cluster's node {found[0]}{more}: checkpoints have to lie where "
                 f"every node can read them; set {key} to a folder that all share (NFS){instead}"
             )
+
+
+def are_here(nodes: Sequence[dict[str, Any]]) -> bool:
+    """Whether this process's node is the only one."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return all(node["NodeID"] == here for node in nodes)
 
 
 _WRONG = {"unseen": "is not seen by", "silent": f"does not answer for {_LOOK:.0f} s on"}
