@@ -1,6 +1,7 @@
 """Machines with a disk each train one run through a bucket, and lose nothing whatever fails."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 MIRRORED = ("run.mirror=s3://bucket/runs", "run.resume=true")
 IMPATIENT = "import raymask.mirror; raymask.mirror._PATIENCE = 1; from raymask.cli import main; main()"
 SPEED = (*TIMES, "left")
+Make = Callable[..., Machines]
 FAULTS = {"errors": Reply(500), "a line that is cut": Reply(200, {"Content-Length": "9"}, b"", cut=0)}
 
 
@@ -31,6 +33,20 @@ FAULTS = {"errors": Reply(500), "a line that is cut": Reply(200, {"Content-Lengt
 def bucket() -> Iterator[Bucket]:
     with opened() as running:
         yield running
+
+
+@pytest.fixture
+def machines() -> Iterator[Make]:
+    """Makes machines, whose processes are gone after the test."""
+    made: list[Machines] = []
+
+    def make(*given, **named) -> Machines:
+        made.append(Machines(*given, **named))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +85,9 @@ def assert_same(run: Path, whole: Path, *, within: float) -> None:
 
 
 def test_each_machine_sends_its_share_and_keeps_no_half_of_a_checkpoint(
-    bucket: Bucket, settings: tuple[str, ...], whole: Path, tmp_path: Path
+    bucket: Bucket, machines: Make, settings: tuple[str, ...], whole: Path, tmp_path: Path
 ):
-    two = Machines([tmp_path / "one", tmp_path / "two"], bucket.environment)
+    two = machines([tmp_path / "one", tmp_path / "two"], bucket.environment)
     two.begin("train", *settings, *MIRRORED, "train.sharing=fsdp2")
     assert two.end() == [0, 0], two.said() + two.said(1)
     assert bucket.read("a/checkpoints/last") == b"step_00000008\n"
@@ -86,9 +102,9 @@ def test_each_machine_sends_its_share_and_keeps_no_half_of_a_checkpoint(
 
 
 def test_a_kill_inside_an_upload_leaves_the_checkpoint_before_it_to_another_number_of_machines(
-    bucket: Bucket, settings: tuple[str, ...], whole: Path, tmp_path: Path
+    bucket: Bucket, machines: Make, settings: tuple[str, ...], whole: Path, tmp_path: Path
 ):
-    two = Machines([tmp_path / "one", tmp_path / "two"], bucket.environment)
+    two = machines([tmp_path / "one", tmp_path / "two"], bucket.environment)
     hold, reached = once(lambda method, path: method == "PUT" and "step_00000006/shards/shard-00002" in path)
     bucket.hold = hold
     two.begin("train", *settings, *MIRRORED, "train.sharing=fsdp2")
@@ -99,7 +115,7 @@ def test_a_kill_inside_an_upload_leaves_the_checkpoint_before_it_to_another_numb
     assert complete(bucket) == {"step_00000002", "step_00000004"}
     assert [rests(disk) for disk in two.disks] == [[".writing_step_00000006"]] * 2
     assert not list(two.disks[0].glob("a/checkpoints/step_*")), "half of one must have no name"
-    three = Machines([tmp_path / "new", *two.disks], bucket.environment)
+    three = machines([tmp_path / "new", *two.disks], bucket.environment)
     three.begin("train", *settings, *MIRRORED)
     assert three.end() == [0, 0, 0], three.said()
     assert "continuing at step 4 of 8" in three.said()
@@ -108,10 +124,26 @@ def test_a_kill_inside_an_upload_leaves_the_checkpoint_before_it_to_another_numb
     assert complete(bucket) == {"step_00000006", "step_00000008"}
 
 
-def test_a_bucket_that_fails_ends_the_run_on_all_machines_with_a_sentence(
-    bucket: Bucket, settings: tuple[str, ...], tmp_path: Path
+def test_machines_that_share_a_disk_beside_a_mirror_bring_the_run_back_once(
+    bucket: Bucket, machines: Make, settings: tuple[str, ...], whole: Path, tmp_path: Path
 ):
-    two = Machines([tmp_path / "one", tmp_path / "two"], bucket.environment, python=("-c", IMPATIENT))
+    two = machines([tmp_path / "common"] * 2, bucket.environment)
+    two.begin("train", *settings, *MIRRORED, "train.sharing=fsdp2")
+    assert two.end() == [0, 0], two.said()
+    shutil.rmtree(two.disks[0] / "a")
+    bucket.write("a/checkpoints/last", b"step_00000006\n")  # as if it had died before the last one
+    two.begin("train", *settings, *MIRRORED, "train.sharing=fsdp2")
+    assert two.end() == [0, 0], two.said()
+    assert "continuing at step 6 of 8" in two.said()
+    assert_same(two.disks[0] / "a", whole, within=1e-4)
+    assert rests(two.disks[0]) == [] and not list(two.disks[0].glob(".seen-*"))
+    assert complete(bucket) == {"step_00000006", "step_00000008"}
+
+
+def test_a_bucket_that_fails_ends_the_run_on_all_machines_with_a_sentence(
+    bucket: Bucket, machines: Make, settings: tuple[str, ...], tmp_path: Path
+):
+    two = machines([tmp_path / "one", tmp_path / "two"], bucket.environment, python=("-c", IMPATIENT))
     bucket.hold, _ = once(lambda method, path: method == "PUT" and "step_00000006/shards/shard-00002" in path)
     two.begin("train", *settings, *MIRRORED, "train.sharing=fsdp2")
     assert two.end() == [1, 1], two.said() + two.said(1)
@@ -154,9 +186,9 @@ def test_what_a_disk_holds_outlives_a_bucket_that_fails_and_goes_there_later(
 
 
 def test_machines_that_share_neither_a_disk_nor_a_mirror_are_refused(
-    settings: tuple[str, ...], tmp_path: Path
+    machines: Make, settings: tuple[str, ...], tmp_path: Path
 ):
-    two = Machines([tmp_path / "one", tmp_path / "two"], {})
+    two = machines([tmp_path / "one", tmp_path / "two"], {})
     two.begin("train", *settings)
     assert two.end() == [2, 2], two.said()
     (sentence,) = two.sentences()

@@ -1,0 +1,36 @@
+"""A node looks for a folder, and does not wait for a disk that hangs."""
+
+import threading
+import time
+from pathlib import Path
+
+from raymask.config import load
+from raymask.distributed.share import Share, share_out
+from raymask.distributed.storage import look
+
+
+def test_what_is_there_is_seen_and_what_is_not_is_not(tmp_path: Path):
+    marker = tmp_path / "marker"
+    assert look(str(marker)) == "unseen" and look(str(tmp_path / "nowhere" / "marker")) == "unseen"
+    marker.touch()
+    assert look(str(marker)) == "seen"
+
+
+def test_a_disk_that_hangs_is_silent(tmp_path: Path):
+    answers = threading.Event()
+
+    def hangs(path: str) -> bool:
+        return answers.wait(60)
+
+    begun = time.monotonic()
+    assert look(str(tmp_path), seconds=0.1, exists=hangs) == "silent"
+    assert time.monotonic() - begun < 30
+    answers.set()
+
+
+def test_only_nodes_on_which_a_trial_may_live_have_to_see_its_folder():
+    head, small, large = {"node:__internal_head__": 1.0}, {"CPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}
+    alone = Share({"cpu": 2.0, "gpu": 1.0}, 4, 2.0, 1.0)
+    assert [alone.may_use(node) for node in (head, small, large)] == [False, False, True]
+    workers = share_out(load("dino", ["workers=2", "cluster.cpus=4"]), [head, large], at_once=None, trials=1)
+    assert [workers.may_use(node) for node in (head, small, large)] == [True, False, True]
