@@ -1,7 +1,7 @@
 """The command line: the one place that wires everything. Heavy imports stand inside the verb that needs them.
 
 What a user can cause ends in one sentence on stderr and exit code 2, a failure on the way in exit code 1;
-debug=true shows the traceback as well.
+debug=true shows the traceback of what no sentence of ours explains.
 """
 
 import os
@@ -368,10 +368,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from raymask.failures import exit_code, leave, sentence, was_asked_to_stop
+        from raymask.failures import exit_code, explains_itself, leave, sentence, was_asked_to_stop
 
         code, stopped = exit_code(error), was_asked_to_stop(error)
-        if code is None or ("debug=true" in sys.argv and not stopped):
+        if code is None or ("debug=true" in sys.argv and not explains_itself(error)):
             raise
         rank = os.environ.get("RANK", "0")  # under torchrun: what only one process met must not be lost
         if rank == "0" or not stopped:

@@ -3,10 +3,13 @@
 import os
 import sys
 import threading
+from traceback import walk_tb
 from typing import NoReturn
 
 from pipelines.names import printable
 from raymask.signals import Stopped
+
+_OURS = ("raymask", "pipelines", "tune_spaces")
 
 
 def leave(code: int) -> NoReturn:
@@ -24,6 +27,18 @@ def leave(code: int) -> NoReturn:
 def was_asked_to_stop(error: Exception) -> bool:
     """Whether a run ended in good order: no traceback tells more."""
     return isinstance(error, Stopped)
+
+
+def explains_itself(error: Exception) -> bool:
+    """Whether the sentence says it all: a run that was stopped, or what a user has to change.
+
+    Other libraries raise ValueError, too; only one that was raised by us was written for a user.
+    """
+    if was_asked_to_stop(error):
+        return True
+    frames = list(walk_tb(error.__traceback__))
+    ours = bool(frames) and frames[-1][0].f_globals.get("__name__", "").partition(".")[0] in _OURS
+    return isinstance(error, ValueError) and ours
 
 
 def exit_code(error: Exception) -> int | None:

@@ -1,5 +1,6 @@
 """The command line: one sentence on stderr and an exit code, never a traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -112,11 +113,24 @@ def test_bad_data_gets_one_sentence_and_leaves_nothing_behind(call, tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_debug_shows_the_traceback(call, tmp_path: Path, monkeypatch):
+def test_debug_shows_the_traceback_of_what_no_sentence_of_ours_explains(monkeypatch):
+    def fails(error: Exception) -> None:
+        def train(config: object) -> None:
+            json.loads("{") if isinstance(error, ValueError) else exec("raise error", {"error": error})
+
+        monkeypatch.setattr("raymask.train.train", train)
+        monkeypatch.setattr(sys, "argv", ["raymask", "train", "dino", "debug=true"])
+        with pytest.raises(type(error)):
+            main()
+
+    fails(ValueError("of another library"))
+    fails(OSError(28, "No space left on device"))
+
+
+def test_debug_shows_no_traceback_of_a_users_mistake(call, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["raymask", "train", "dino", "debug=true", "data=/no/such/folder"])
-    with pytest.raises(ValueError, match="does not exist"):
-        main()
+    for arguments in (("data=/no/such/folder",), ("mask.ration=0.3",), ("train.precision=fp8",)):
+        assert refused(call, "train", "dino", "debug=true", *arguments)
 
 
 def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, monkeypatch):
