@@ -26,26 +26,19 @@ from tests.distributed.driven import (
 )
 from tests.distributed.nodes import Nodes, cluster
 from tests.distributed.survival import (
+    LARGER,
     Survived,
     assert_equal,
     assert_nothing_torn,
     drain_node,
     kill_controller,
+    kill_driver,
     kill_inside_a_checkpoint,
     kill_worker,
     outlive,
     replace_node,
     workers,
 )
-
-LARGER = "method.head={out_dim: 8192, hidden_dim: 32, bottleneck_dim: 32}"  # takes a while to be written
-
-
-def kill_driver(run: Run, nodes: Nodes) -> None:
-    """SIGKILL for the process that the user started; another goes on."""
-    run.process.kill()
-    run.end()
-    run.resume()
 
 
 def terminate(run: Run, nodes: Nodes, *changes: str) -> None:
@@ -102,7 +95,7 @@ STORIES = {
                 kill_inside_a_checkpoint,
             ),
             "drain": Fault("a node announced to be preempted, then killed, another joins", drain_node),
-            "driver": Fault("the driver killed, `raymask resume`", kill_driver),
+            "driver": Fault("the driver killed, `raymask resume`", lambda run, nodes: kill_driver(run)),
             "sigterm": Fault("SIGTERM to the driver, `raymask resume`", terminate),
             "stop": Fault("a file `.stop` in the run directory, `raymask resume`", ask),
         },

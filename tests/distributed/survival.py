@@ -15,6 +15,8 @@ from tests.benchmarks._processes import tree
 from tests.distributed.driven import CHECKPOINT, LOG, Run, lines
 from tests.distributed.nodes import Node, Nodes
 
+LARGER = "method.head={out_dim: 8192, hidden_dim: 32, bottleneck_dim: 32}"  # takes a while to be written
+
 
 @dataclass(frozen=True)
 class Survived:
@@ -63,6 +65,13 @@ def kill_controller(nodes: Nodes) -> None:
     """SIGKILL for the process that watches the workers, on the driver's node."""
     (controller,) = _named("ray::TrainController", nodes)
     os.kill(controller, signal.SIGKILL)
+
+
+def kill_driver(run: Run) -> None:
+    """SIGKILL for the process that the user started; another goes on."""
+    run.process.kill()
+    run.end()
+    run.resume()
 
 
 def replace_node(nodes: Nodes) -> None:

@@ -15,10 +15,13 @@ from tests.distributed.driven import (
 )
 from tests.distributed.nodes import Nodes, cluster
 from tests.distributed.survival import (
+    LARGER,
     assert_equal,
     assert_nothing_torn,
     drain_node,
     kill_controller,
+    kill_driver,
+    kill_inside_a_checkpoint,
     kill_worker,
     outlive,
     replace_node,
@@ -62,6 +65,24 @@ def test_a_run_outlives_a_worker_its_controller_a_node_and_a_node_taken_away(
     for fault in survived:
         assert fault.repeated <= CHECKPOINT + LOG, fault
     assert "died" in run.output and "the process that watches the workers died" in run.output
+    assert_nothing_torn(run)
+    assert_equal(run, whole, within=0)
+
+
+def test_a_run_outlives_its_driver_and_a_node_inside_of_a_checkpoint(
+    recipe: Path, nodes: Nodes, tmp_path: Path
+):
+    length = ("train.steps=210", LARGER)
+    whole, run = (new(tmp_path, name, recipe, nodes) for name in ("whole", "torn"))
+    with ended(whole), ended(run):
+        whole.torchrun(*length)
+        assert whole.end() == 0, whole.output
+        run.train(*length, "workers=2", f"cluster.address={nodes.head.address}")
+        run.until_step(CHECKPOINT + LOG)
+        torn = outlive(run, "checkpoint", lambda: kill_inside_a_checkpoint(run, nodes))
+        driven = outlive(run, "driver", lambda: kill_driver(run))
+        assert run.end() == 0, run.output
+    assert max(torn.repeated, driven.repeated) <= CHECKPOINT + LOG
     assert_nothing_torn(run)
     assert_equal(run, whole, within=0)
 
