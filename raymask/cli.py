@@ -74,7 +74,12 @@ def resume(run: RunPath, changes: Changes = None) -> None:
 
     A search goes on with the trials that it has left.
     """
+    from raymask.standing import finished, state_of
+
     run = run_or_path(run)
+    if not changes and state_of(run) == "finished":
+        print(finished(run))
+        return
     if (run / "search.yaml").exists():
         from raymask.distributed.tune import resume_tune
 

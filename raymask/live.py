@@ -105,9 +105,9 @@ def _restore(training: Training, folder: Path, context: RunContext, running: Run
         running.restore(state.part(found, "running"), leads=leads)
         if leads:
             metrics.truncate(lines, saved["step"])
-        return saved["step"], (
-            f"{found}: {loaded}; continuing at step {saved['step']} of {plan.steps} on {_place(training)}"
-        )
+        left = "" if saved["step"] < plan.steps else ", where nothing is left to train,"
+        step = f"step {saved['step']} of {plan.steps}{left}"
+        return saved["step"], f"{found}: {loaded}; continuing at {step} on {_place(training)}"
 
 
 def _place(training: Training) -> str:

@@ -39,9 +39,16 @@ def find(source: str) -> tuple[dict, str]:
         parent = tree.pop("extends", None)
         if parent is not None:
             tree = _merge(find(str(parent))[0], tree)
-        name = path.parent.name if path.name == "config.yaml" else path.stem
-        return {key: value for key, value in tree.items() if key not in _OWN}, name
+        return {key: value for key, value in tree.items() if key not in _OWN}, _name_of(path)
     raise ValueError(_unknown(source))
+
+
+def _name_of(path: Path) -> str:
+    """What a run by a YAML file is called: as the run whose config it is, after a search, or as the file."""
+    folder = path.absolute().parent
+    if path.name == "config.yaml":
+        return folder.name
+    return f"{folder.name}-{path.stem}" if (folder / "search.yaml").exists() else path.stem
 
 
 def preset(name: str, *, laptop: bool = False) -> dict:

@@ -32,7 +32,8 @@ LOCK = ".lock"  # in the run directory, held for as long as a process trains the
 class Run(Settings):
     """Where a run is written, and the seed of all its randomness.
 
-    name: of the run's directory; null takes the name of the preset or config file
+    name: of the run's directory; null takes that of the preset or config file, for a search's best.yaml
+        SEARCH-best
     root: directory that holds the runs
     mirror: URL of a folder in a bucket, such as s3://bucket/runs, to which the run directory is copied with
         every checkpoint and from which it is continued; for machines without a common or a lasting disk

@@ -100,6 +100,18 @@ def saved_step(folder: Path) -> int:
     return int(found.name.removeprefix("step_")) if found is not None else 0
 
 
+def finished(folder: Path) -> str:
+    """What can be done with a run or a search in which nothing is left to do."""
+    if (folder / "search.yaml").exists():
+        return (
+            f"{folder} is finished: see 'raymask report {folder}', or 'raymask train {folder / 'best.yaml'}'"
+        )
+    return (
+        f"{folder} is finished: see 'raymask evaluate {folder}' and 'raymask export {folder}'; a longer "
+        f"training is a new run, 'raymask train {folder / 'config.yaml'} run.name=NAME train.epochs=N'"
+    )
+
+
 def described(folder: Path, state: State) -> list[str]:
     """A run or a search, for a terminal: its state, where it stands, and what can be done next."""
     search = (folder / "search.yaml").exists()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raymask.signals import ask_to_stop
-from raymask.standing import saved_step, standing, state_of
+from raymask.standing import finished, saved_step, standing, state_of
 
 GRACE = 300  # seconds that a run has for its last checkpoint
 _EVERY = 10.0  # seconds between two lines
@@ -20,7 +20,7 @@ def stop_here(folder: Path, *, say: Say, seconds: float = GRACE) -> None:
     """
     before = state_of(folder)
     if before == "finished":
-        raise ValueError(f"{folder} is finished: there is nothing to stop")
+        raise ValueError(finished(folder))
     if before == "stopped":
         raise ValueError(
             f"nobody trains in {folder}: there is nothing to stop; 'raymask resume {folder}' goes on with it"

@@ -19,7 +19,7 @@ _PLACES = ("run.name", "run.root", "run.resume", "train.keep")  # of the trial, 
 
 def preset_of(config: Config, *, preset: str, about: dict[str, str]) -> dict[str, Any]:
     """What differs from `preset`, as a tree that `raymask train FILE` reads: it trains the same run again."""
-    tree: dict[str, Any] = {"about": about, "extends": _absolute(preset)}
+    tree: dict[str, Any] = {"about": about, "extends": absolute(preset)}
     for path, value in _changes(config, preset).items():
         *above, last = path.split(".")
         below = tree
@@ -42,7 +42,7 @@ def write_preset(path: Path, tree: dict[str, Any]) -> None:
 
 def _changes(config: Config, preset: str) -> dict[str, Any]:
     """{path: value} of what differs from the preset; schedules are whole, and constants bare numbers."""
-    base, now = to_tree(load(_absolute(preset))), to_tree(config)
+    base, now = to_tree(load(absolute(preset))), to_tree(config)
     found = {}
     for path in _differences(base, now):
         above, _, _ = path.rpartition(".")
@@ -72,7 +72,8 @@ def _is_schedule(value: Any) -> bool:
     return isinstance(value, dict) and value.get("kind") in _SCHEDULES
 
 
-def _absolute(preset: str) -> str:
+def absolute(preset: str) -> str:
+    """A preset by its name, or the absolute path of a YAML file."""
     path = Path(preset)
     return str(path.resolve()) if path.is_file() else preset
 

@@ -91,9 +91,17 @@ def parse(space: str, words: Sequence[str]) -> tuple[Search, list[str]]:
             raise ValueError(_unknown(word, key))
         (own if key in Search.model_fields else changes).append(word)
     _refuse_what_the_search_decides(changes)
+    given = {word.partition("=")[0].strip() for word in own}
+    if lacking := [f"'{key}' is missing: {what}" for key, what in _NEEDED.items() if key not in given]:
+        raise ValueError("\n".join(lacking))
     return settings_of(Search, own), changes
 
 
+_NEEDED = {
+    "preset": "say what every trial starts from, a preset (`raymask presets` lists them) or a YAML file, "
+    "such as preset=dino-random-mask-laptop",
+    "budget": "say how many images all trials together may see, such as budget=400000",
+}
 # What a search sets in its trials: their places, and their length by its budget.
 _OWN_WORDS = {
     "run.name": "name=NAME names the search",

@@ -20,11 +20,12 @@ from typing import Any
 import yaml
 
 from pipelines.lock import lock
-from raymask.config import load
+from raymask.config import Config, load, to_tree
 from raymask.distributed.bootstrap import connected
 from raymask.distributed.found import FILE as BEST
-from raymask.distributed.found import command_of, preset_of, write_preset
+from raymask.distributed.found import absolute, command_of, preset_of, write_preset
 from raymask.distributed.inquiry import Inquiry, inquire
+from raymask.distributed.job_command import paths, replaced, settings
 from raymask.distributed.results import Record, Results
 from raymask.distributed.search import Search, parse
 from raymask.distributed.space import open_space
@@ -43,6 +44,7 @@ def tune(space: str, words: Sequence[str] = ()) -> Path:
     """
     search, changes = parse(space, words)
     base = load(search.preset, changes)
+    search, changes = _from_anywhere(search, changes, base)
     inquiry = inquire(search, base, open_space(space))
     folder = inquiry.folder
     if folder.exists():
@@ -83,6 +85,15 @@ def resume_tune(folder: Path, *, changes: Sequence[str] = (), asked: dict | None
 def is_search(folder: Path) -> bool:
     """Whether a directory is that of a search."""
     return (folder / SEARCH).exists()
+
+
+def _from_anywhere(search: Search, changes: list[str], base: Config) -> tuple[Search, list[str]]:
+    """The same with absolute paths for relative ones, so that it goes on from any working directory."""
+    named = ((key, Path(path)) for key, path in paths(to_tree(base)))
+    here = {key: str(path.absolute()) for key, path in named if path.exists() and not path.is_absolute()}
+    kept = [change for change in changes if not replaced(change, here)]
+    preset = absolute(search.preset)
+    return search.model_copy(update={"preset": preset}), [*kept, *settings(here)]
 
 
 def _described(inquiry: Inquiry, changes: Sequence[str]) -> dict[str, Any]:

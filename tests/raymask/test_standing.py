@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.lock import lock
+from raymask.cli import main
 from raymask.run import LOCK
 from raymask.signals import ask_to_stop
 from raymask.standing import described, standing, state_of
@@ -135,3 +137,20 @@ def test_a_search_says_its_trials_the_best_and_where_the_others_are(tmp_path: Pa
     (tmp_path / "best.yaml").touch()
     assert state_of(tmp_path) == "finished"
     assert described(tmp_path, "finished")[-1].endswith(f"raymask train {tmp_path / 'best.yaml'}")
+
+
+def test_a_finished_run_is_not_resumed_but_said_to_be_with_what_can_be_done(
+    tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/a")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    write(run, training(200))
+    checkpoint(run, 200)
+    monkeypatch.setattr(sys, "argv", ["raymask", "resume", "a"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert said.startswith("runs/a is finished: see 'raymask evaluate runs/a'") and "train.epochs=N" in said
