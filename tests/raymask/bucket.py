@@ -21,7 +21,7 @@ from tests.pipelines.remote.server import Reply, Server, before
 
 SECRET = "hunter2-is-secret"
 KEYS = {"AWS_ACCESS_KEY_ID": "akey", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-DEADLINE = 240  # seconds that a run of some steps may take on a busy machine
+DEADLINE = 500  # seconds that a run of some steps may take on a busy machine
 
 Hold = Callable[[str, str], Reply | None]  # (method, path): an answer in the bucket's place, or None
 
