@@ -54,9 +54,9 @@ def train(
 
     In this process, or by several workers on a Ray cluster: workers=4.
     """
-    from raymask.config import load
+    from raymask.config import anchored, load
 
-    config = load(preset, changes or [])
+    config = anchored(load(preset, changes or []))
     if config.workers is None:
         from raymask.train import train
 

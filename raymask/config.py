@@ -93,6 +93,16 @@ def change(config: Config, changes: list[str] | tuple[str, ...]) -> Config:
     return build(overrides.merge(to_tree(config), overrides.parse(list(changes)), model=Config))
 
 
+def anchored(config: Config) -> Config:
+    """The config with data of this machine by absolute paths: it then means the same from any directory."""
+    places = {}
+    for key in ("train", "val"):
+        given = getattr(config.data, key)
+        if isinstance(given, str) and "://" not in given and Path(given).expanduser().exists():
+            places[key] = str(Path(given).expanduser().resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update=places)})
+
+
 def to_tree(config: Config) -> dict[str, Any]:
     """The complete tree of plain values, every default written out; `build` makes an equal config of it."""
     return config.model_dump(mode="json")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.data import open_train_and_val
-from raymask.config import Config, to_tree
+from raymask.config import Config, anchored, to_tree
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.lineage import as_schedules
 from raymask.distributed.objectives import check_measurable, measured, resolve
@@ -56,7 +56,7 @@ def settle(search: Search, base: Config, space: Space) -> Inquiry:
     paths = {path for values in draws for path in values}
     metric, mode = resolve(search.metric or space.metric, search.mode, paths)
     search = _filled(search, space, metric, mode)
-    base = measured(configure(to_tree(_with_paths(base)), space.fixed, space=space.name), metric)
+    base = measured(configure(to_tree(anchored(base)), space.fixed, space=space.name), metric)
     assignment = _assignment(search, base, space)
     for values in draws:
         assignment.config("t000", values)
@@ -129,16 +129,6 @@ def _ends_of(space: Space, search: Search) -> list[Values]:
     low = {path: float(ends[0]) for path, ends in space.mutations.items()}
     high = {path: float(ends[1]) for path, ends in space.mutations.items()}
     return [low, high, as_schedules([[0, low], [1, high]], steps=2)]
-
-
-def _with_paths(config: Config) -> Config:
-    """The config with local data by absolute paths: trials may run in another working directory."""
-    places = {}
-    for key in ("train", "val"):
-        given = getattr(config.data, key)
-        if isinstance(given, str) and "://" not in given and Path(given).expanduser().exists():
-            places[key] = str(Path(given).expanduser().resolve())
-    return config.model_copy(update={"data": config.data.model_copy(update=places)})
 
 
 def _check_data(base: Config, search: Search) -> None:

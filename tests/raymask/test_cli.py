@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from raymask.cli import app, main
+from raymask.config import Config
 from raymask.signals import Stopped
 from tests.conftest import write_photos
 
@@ -140,6 +141,20 @@ def test_a_debug_run_that_is_asked_to_stop_says_so_without_a_traceback(call, mon
     monkeypatch.setattr("raymask.train.train", stopped)
     code, _, err = call("train", "dino", "debug=true")
     assert (code, err) == (130, "raymask: stopped; continue with 'raymask resume runs/x'\n")
+
+
+def test_a_run_remembers_where_its_data_are(call, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", per_class=2)
+    seen: list[str | None] = []
+
+    def train(config: Config) -> None:
+        seen.extend([config.data.train, config.data.val])
+        raise Stopped("enough", exit_code=0)
+
+    monkeypatch.setattr("raymask.train.train", train)
+    call("train", "dino", "data=photos", "data.val=s3://bucket/photos")
+    assert seen == [str(tmp_path / "photos"), "s3://bucket/photos"]
 
 
 def test_what_a_terminal_would_obey_is_escaped(call):
