@@ -36,19 +36,27 @@ def check_storage(
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
         answers = _ask(marker.name, nodes, seconds)
-    for address, reason in ((address, said) for address, (answer, said) in answers.items() if not answer):
-        say(
-            f"the cluster's node {address} could not say whether it sees {key}={root} ({reason}): workers "
-            "there will look for themselves"
-        )
+    for address, (answer, reason) in answers.items():
+        if answer is None:
+            say(
+                f"the cluster's node {address} could not say whether it sees {key}={root} ({reason}): "
+                "workers there will look for themselves"
+            )
     for wrong, what in _WRONG.items():
         found = [address for address, (answer, _) in answers.items() if answer == wrong]
         if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            raise ValueError(
-                f"{key}={root} {what} the cluster's node {found[0]}{more}: checkpoints have to lie where "
-                f"every node can read them; set {key} to a folder that all share (NFS){instead}"
-            )
+            raise ValueError(_refusal(f"{key}={root} {what}", found, f"set {key}", instead))
+
+
+_WRONG = {"unseen": "is not seen by", "silent": f"does not answer for {_LOOK:.0f} s on"}
+
+
+def _refusal(what: str, found: Sequence[str], remedy: str, instead: str) -> str:
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (
+        f"{what} the cluster's node {found[0]}{more}: checkpoints have to lie where every node can read "
+        f"them; {remedy} to a folder that all share (NFS){instead}"
+    )
 
 
 def are_here(nodes: Sequence[dict[str, Any]]) -> bool:
@@ -57,9 +65,6 @@ def are_here(nodes: Sequence[dict[str, Any]]) -> bool:
 
     here = ray.get_runtime_context().get_node_id()
     return all(node["NodeID"] == here for node in nodes)
-
-
-_WRONG = {"unseen": "is not seen by", "silent": f"does not answer for {_LOOK:.0f} s on"}
 
 
 def look(path: str, *, seconds: float = _LOOK, exists: Callable[[str], bool] = os.path.exists) -> Answer:
