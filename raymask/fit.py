@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipelines.batch import Batch
-from raymask import metrics, run, state
+from raymask import run, state
 from raymask.augment import finisher
 from raymask.bad import agree
 from raymask.config import to_tree
@@ -89,7 +89,7 @@ def _log(live: Live, done: int, values: Values) -> None:
     line |= means | {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     line |= pace(images, seconds, timings)
     if live.training.world.leads:
-        metrics.append(live.lines, {**line, **signatures})
+        live.write({**line, **signatures})
         live.trackers.log(done, line)
         if done % (_WATCH * plan.log) == 0:
             _warn(live)
@@ -117,7 +117,7 @@ def _evaluate(live: Live, done: int) -> None:
 
 def _write(live: Live, done: int, results: dict[str, float]) -> None:
     """What was measured: a line, a file, a sentence, and a warning where it looks like a collapse."""
-    metrics.append(live.lines, {"step": done, "images": done * live.training.plan.batch, **results})
+    live.write({"step": done, "images": done * live.training.plan.batch, **results})
     live.trackers.log(done, results)
     (live.folder / "eval").mkdir(exist_ok=True)
     run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
@@ -128,10 +128,9 @@ def _write(live: Live, done: int, results: dict[str, float]) -> None:
 def _warn(live: Live) -> None:
     """Says, once, if what was measured so far points to a collapse."""
     prototypes = getattr(getattr(live.training.config.method, "head", None), "out_dim", None)
-    lines = list(metrics.read(live.lines))
     verdict = judge(
-        [line for line in lines if "loss" in line],
-        [line for line in lines if "loss" not in line],
+        [line for line in live.written if "loss" in line],
+        [line for line in live.written if "loss" not in line],
         uniform=log(prototypes) if prototypes else None,
     )
     if verdict.state == "bad":

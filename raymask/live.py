@@ -1,6 +1,6 @@
 """A run that is under way: put back to where its host left off, with all that it needs to go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ class Live:
     """A run that is under way.
 
     start: the step that it went on from; running, watch, spans: what was summed up since the last line
+    written: on the first rank, all lines of metrics.jsonl
     """
 
     training: Training
@@ -35,11 +36,11 @@ class Live:
     spans: Spans
     start: int
     trackers: Trackers
+    written: list[dict]
 
-    @property
-    def lines(self) -> Path:
-        """metrics.jsonl of the run."""
-        return self.folder / "metrics.jsonl"
+    def write(self, line: Mapping[str, object]) -> None:
+        """A line of metrics.jsonl, on the first rank."""
+        self.written.append(metrics.append(self.folder / "metrics.jsonl", line))
 
 
 @contextmanager
@@ -61,7 +62,8 @@ def opened(training: Training, folder: Path, context: RunContext) -> Iterator[Li
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     times = Stopwatch(), Spans(training.device)
     trackers = _trackers(training, folder, start, console)
-    live = Live(training, folder, context, console, loader, running, *times, start, trackers)
+    written = list(metrics.read(folder / "metrics.jsonl")) if world.leads else []
+    live = Live(training, folder, context, console, loader, running, *times, start, trackers, written)
     with closing(console), closing(trackers), closing(loader):
         for remark in (
             said,

@@ -15,6 +15,7 @@ from torch import nn
 from pipelines.settings import Settings
 from raymask.backbone import Extras, VisionBackbone
 from raymask.layer import Layer
+from raymask.reason import first_line
 
 __all__ = ["Backbone", "Extras", "VisionBackbone", "fitting_names"]
 
@@ -93,7 +94,7 @@ class Backbone(Settings):
             if not self.starts_trained:
                 raise
             raise ValueError(
-                f"the weights of {self.name!r} could not be fetched or do not fit ({_first_line(error)}): "
+                f"the weights of {self.name!r} could not be fetched or do not fit ({first_line(error)}): "
                 "give a local file with timm's names as backbone.weights, or train from scratch with "
                 "backbone.pretrained=false"
             ) from error
@@ -177,7 +178,3 @@ def _advice(name: str) -> str:
     able = islice((other for other in near if _obstacle(_outline(other)) is None), 3)
     names = ", ".join(dict.fromkeys([*able, "vit_small_patch16_224"]))
     return f"use for instance {names} (all candidates: timm.list_models(module='vision_transformer'))"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

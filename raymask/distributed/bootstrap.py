@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,6 +13,7 @@ from raymask.distributed import token
 from raymask.distributed.door import knock, locked, nobody
 from raymask.distributed.lifeline import LostCluster
 from raymask.distributed.settings import Cluster
+from raymask.reason import first_line
 from raymask.signals import signals_kept
 
 # Read by Ray when it is imported or by the processes it starts; what a user has set stays.
@@ -69,7 +69,7 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
     with signals_kept():  # Ray would have SIGTERM end this process at once
         if cluster.address is None:
             ray.init(num_cpus=cpus, include_dashboard=True, dashboard_host="127.0.0.1", **_said(logs))
-            _close_token()
+            token.close()
         else:
             _join(cluster.address, logs=logs)
     try:
@@ -92,7 +92,7 @@ def _join(address: str, *, logs: bool) -> None:
     except ConnectionError as error:
         raise nobody(address) from error
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = first_line(error)
         if "ersion mismatch" in str(error):
             raise ValueError(
                 f"the Ray cluster at {address} runs other versions than this process (here Ray "
@@ -110,10 +110,3 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _said(logs: bool) -> dict:
     return {"logging_level": "WARNING", "configure_logging": True, "log_to_driver": logs}
-
-
-def _close_token() -> None:
-    """Ray writes the token of a local cluster readable for all users of the machine."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if path.exists() and path.stat().st_uid == os.getuid():
-        path.chmod(0o600)

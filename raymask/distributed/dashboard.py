@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from raymask.distributed import token
 from raymask.distributed.bootstrap import prepare_environment
+from raymask.reason import first_line
 
 if TYPE_CHECKING:
     from raymask.distributed.jobs_client import JobsClient
@@ -101,10 +102,10 @@ def answers(address: str, *, place: str | None = None) -> Iterator[None]:
             "another cluster's; ask whoever started the cluster for its own"
         ) from None
     except (requests.RequestException, ConnectionError) as error:
-        raise ConnectionError(f"the cluster at {address} answers no more ({_first_line(error)})") from error
+        raise ConnectionError(f"the cluster at {address} answers no more ({first_line(error)})") from error
     except RuntimeError as error:
         raise ValueError(
-            f"the head of the cluster at {address} fails: look at its logs ({_first_line(error)})"
+            f"the head of the cluster at {address} fails: look at its logs ({first_line(error)})"
         ) from error
 
 
@@ -153,7 +154,3 @@ def _refuse_other_versions(client: JobsClient, address: str) -> None:
             f"the cluster at {address} runs {' and '.join(different)}: use an environment with the cluster's "
             "versions, or an image with these"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -45,6 +45,3 @@ class Gauges:
         begun = time.perf_counter()
         yield
         self.log(step, {"checkpoint_seconds": time.perf_counter() - begun})
-
-    def close(self) -> None:
-        """Nothing: Ray forgets the gauges with their process."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from raymask.distributed.ingest_part import Part
+from raymask.reason import first_line
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class Line:
                 if deaths == DEATHS:
                     raise RuntimeError(
                         f"{DEATHS} ingest actors died one after another at step {self._next} "
-                        f"({_first_line(error)}): look at their logs, and at the memory of their nodes"
+                        f"({first_line(error)}): look at their logs, and at the memory of their nodes"
                     ) from None
 
     def _serve(self) -> None:
@@ -150,7 +151,3 @@ def give(ready: "queue.Queue[T]", item: T, stop: threading.Event) -> None:
         except queue.Full:
             continue
     raise Closed
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -28,6 +28,7 @@ from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
 from raymask.distributed.storage import are_here, check_storage
 from raymask.mirror import bring_run, refuse_taken
+from raymask.reason import first_line
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued, only_here
 
@@ -221,8 +222,7 @@ def _told(error: BaseException) -> BaseException:
     if not failures:
         return error
     rank, first = min(failures.items())
-    reason = str(first).strip().splitlines() or [type(first).__name__]
     return OSError(
         f"workers died more often than cluster.max_failures allows; the last time rank {rank} met: "
-        f"{type(first).__name__}: {reason[0]}. The run can be continued with 'raymask resume'"
+        f"{type(first).__name__}: {first_line(first)}. The run can be continued with 'raymask resume'"
     )

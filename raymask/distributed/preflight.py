@@ -41,7 +41,7 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     assert config.workers is not None
     (fewest, most), cluster = config.workers, config.cluster
     nodes = beside_actors(nodes, config.ingest, workers=most, waits=cluster.wait > 0)
-    gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
+    gpus = gpus_each(config, nodes)
     cpus = cluster.cpus or _share(nodes, most, gpus)
     asked = Request(fewest, most, cpus, gpus)
     held = fitting(asked, nodes)
@@ -56,6 +56,19 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     return asked
 
 
+def gpus_each(config: Config, nodes: Sequence[Node]) -> float:
+    """GPUs of a process that trains: as the config says, else one where a node has any."""
+    given = config.cluster.gpus
+    return given if given is not None else float(any(node.get("GPU") for node in nodes))
+
+
+def cores_beside(gpus: float, nodes: Sequence[Node]) -> float | None:
+    """CPU cores that every node has for so many of its GPUs, at least 1; None where no node has them."""
+    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
+    shares = [node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu]
+    return max(1.0, min(shares)) if shares else None
+
+
 def fitting(asked: Request, nodes: Sequence[Node]) -> int:
     """How many workers the nodes hold at one time."""
     return sum(
@@ -66,9 +79,9 @@ def fitting(asked: Request, nodes: Sequence[Node]) -> int:
 
 def _share(nodes: Sequence[Node], most: int, gpus: float) -> float:
     """CPU cores of a worker: those of a node for each of its GPUs, or all cores for all workers."""
-    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
-    if with_gpu:
-        return max(1.0, min(node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu))
+    beside = cores_beside(gpus, nodes)
+    if beside is not None:
+        return beside
     cores = sorted((node.get("CPU", 0.0) for node in nodes), reverse=True)
     if sum(cores) < most:  # a laptop that tries out more workers than it has cores
         return round(max(sum(cores) / most - 5e-5, 1e-4), 4) if len(cores) == 1 else 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from raymask.config import Config
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.ingest_placing import runs_at_once
-from raymask.distributed.preflight import SLACK, Node, Request, fitting, request
+from raymask.distributed.preflight import SLACK, Node, Request, cores_beside, fitting, gpus_each, request
 
 # No CPU at all, which Tune does not take for an answer, but the head: the node that stays. A trial that only
 # starts workers must not hold a core that they need; two such trials on two cores wait for ever.
@@ -52,10 +52,8 @@ def share_out(config: Config, nodes: Sequence[Node], *, at_once: int | None, tri
         most = max(1, most, trials if config.cluster.wait else 0)
         return Share(_ON_THE_HEAD, min(most, at_once or most), asked.cpus, asked.gpus)
     cluster = config.cluster
-    gpus = cluster.gpus if cluster.gpus is not None else float(any(node.get("GPU") for node in nodes))
-    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= gpus]
-    share = min((node.get("CPU", 0.0) * gpus // node["GPU"] for node in with_gpu), default=1.0)
-    asked = Request(1, 1, cluster.cpus or max(1.0, share), gpus)
+    gpus = gpus_each(config, nodes)
+    asked = Request(1, 1, cluster.cpus or cores_beside(gpus, nodes) or 1.0, gpus)
     most = runs_at_once(nodes, config.ingest, workers=1, fits=lambda left: fitting(asked, left))
     if cluster.wait:
         most = max(most, trials)

@@ -16,24 +16,35 @@ def place() -> str | None:
         if not os.environ[_VALUE].strip():
             raise ValueError(f"{_VALUE} is set and empty: unset it, or put the cluster's token in it")
         return _VALUE
-    named = os.environ.get(_PATH)
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    path = _path()
     try:
         if path.read_text().strip():
             return f"the file {path}"
         problem = "is empty"
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read ({getattr(error, 'strerror', None) or 'no text'})"
-        if not named and isinstance(error, FileNotFoundError):
+        if not os.environ.get(_PATH) and isinstance(error, FileNotFoundError):
             return None
     raise ValueError(f"the token file {path} {problem}: write the cluster's token into it, or remove it")
 
 
 def file() -> Path | None:
     """The file that holds the token, or None where none does."""
-    named = os.environ.get(_PATH)
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    path = _path()
     return path.resolve() if path.is_file() else None
+
+
+def close() -> None:
+    """Has nobody else read the token of this user; Ray writes that of a local cluster readable for all."""
+    path = _path()
+    if path.exists() and path.stat().st_uid == os.getuid():
+        path.chmod(0o600)
+
+
+def _path() -> Path:
+    """The file that Ray reads it from, and writes it to."""
+    named = os.environ.get(_PATH)
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
 
 
 def switch_on() -> str | None:

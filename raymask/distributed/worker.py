@@ -10,6 +10,7 @@ from ray.train import UserCallback
 
 from raymask.config import build
 from raymask.distributed.train_context import TrainContext
+from raymask.reason import first_line
 from raymask.signals import Stopped
 from raymask.train import train
 
@@ -66,10 +67,10 @@ def described(errors: dict[int, Exception]) -> str:
     died = {rank: cause for rank, error in errors.items() if (cause := _death(error)) is not None}
     if not died:
         rank, error = min(errors.items())
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         if any(sign in str(error) for sign in _CONNECTION):
             return f"worker {rank} lost its connection to another (whose process or node may be gone)"
-        return f"worker {rank} failed ({type(error).__name__}: {reason[:200]})"
+        return f"worker {rank} failed ({type(error).__name__}: {reason})"
     ranks = ", ".join(str(rank) for rank in sorted(died))
     taken = any(getattr(cause, "preempted", False) for cause in died.values())
     why = "its node was taken away" if taken else "its process or its node is gone"
