@@ -20,6 +20,7 @@ TAGS = (
     "ETag", "etag", "md5Hash", "Content-MD5", "Digest",
     "LastModified", "Last-Modified", "updated", "mtime", "created",
 )  # fmt: skip
+_S3 = ("s3", "s3a")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
@@ -117,16 +118,25 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        return url_to_fs(url, **_options(scheme))
+        files, path = url_to_fs(url, **_options(scheme))
     except ImportError:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'raymask[{extra}]'" if extra else "install the fsspec package of that protocol"
         raise Failure(f"{scheme}:// is not installed: {how}", final=True) from None
     except ValueError:
         raise Failure(f"fsspec does not know {scheme}:// or cannot read the URL", final=True) from None
+    if scheme in _S3:
+        files.retries = 1  # whoever calls is patient, and knows for how long
+    return files, path
 
 
 def _options(scheme: str) -> dict[str, Any]:
+    """What a file system is opened with, so that it neither waits for ever nor tries again by itself."""
+    if scheme in _S3:
+        from fsspec.config import conf
+
+        ours = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "retries": {"total_max_attempts": 1}}
+        return {"config_kwargs": {**ours, **conf.get("s3", {}).get("config_kwargs", {})}}
     if scheme not in ("http", "https"):
         return {}
     from aiohttp import ClientTimeout
@@ -164,6 +174,8 @@ def _failure(error: Exception) -> Failure:
         return Failure(f"its protocol cannot do this ({type(error).__name__})", final=True)
     if isinstance(status, int):
         return Failure(f"the server answered with status {status}")
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return Failure("the server did not answer in time")
     number = getattr(error, "errno", None)
     if number in _OF_THE_SERVER:
         return Failure(_OF_THE_SERVER[number])

@@ -1,11 +1,13 @@
 """Shards in a bucket of a real S3 API on loopback, behind a proxy that stumbles."""
 
 import logging
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from pipelines.remote import download, retry
+from pipelines.remote import download, retry, store
 from pipelines.source import ShardError, open_source
 from tests.pipelines.remote.server import FAULTS, Reply, Server, before
 from tests.pipelines.remote.walking import cache, packed, walk
@@ -89,6 +91,20 @@ def test_an_object_that_is_replaced_meanwhile_stops_the_run(bucket, proxy, tmp_p
     source = open_source("s3://data/set", cache=cache(tmp_path))
     with pytest.raises(ShardError, match=rf"s3://data/set/{victim.name} is not the one .* checksum differs"):
         walk(source)
+
+
+def test_a_bucket_that_takes_connections_and_answers_nothing_is_given_up_after_the_silence(
+    proxy, monkeypatch
+):
+    monkeypatch.setattr(store, "SILENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{hole.getsockname()[1]}")
+        monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+        begun = time.monotonic()
+        with pytest.raises(retry.Failure) as failure:
+            store.sizes_below("s3://data/set")
+        assert not failure.value.final and time.monotonic() - begun < 15
+        assert failure.value.reason == "the server did not answer in time"
 
 
 def test_a_refused_key_is_said_at_once_and_never_shown(proxy, tmp_path):
