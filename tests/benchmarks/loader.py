@@ -1,6 +1,6 @@
 """Images a second of one core, and of two: this loader in its three modes beside those a user could take.
 
-python -m tests.benchmarks.loader PHOTOS [--images 128] [--rounds 5] [--small] [--plot FILE]
+python -m tests.benchmarks.loader PHOTOS [--images 256] [--rounds 5] [--small] [--plot FILE]
 
 All read the same files and give DINO's views, 2 x 224 + 8 x 96 (2 x 28 + 4 x 12 with --small). What a mode
 leaves to the training device is not counted: it is what the GPU does while the CPU decodes. On one core time
@@ -11,6 +11,7 @@ What cannot run here is named with its reason; `pip install raymask[rivals]` get
 
 import argparse
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,7 @@ from tests.benchmarks._machine import machine
 from tests.benchmarks._rivals import EVERYONE, Rival, official, why_not
 
 OFFICIAL = official.IN_A_LOADER.name
-TIMES = 8  # a pass of ours is so much longer than one of a slow loader's, to take as long
+TIMES = 4  # a pass of ours is so much longer than one of a slow loader's, to take as long
 
 
 def compare(
@@ -38,6 +39,7 @@ def compare(
         for one in everyone:
             open_until_here.callback(one.close)
         for turn in range(rounds + 1):
+            print(f"{threads or 1} at once: {f'round {turn}' if turn else 'compiling'}", file=sys.stderr)
             for one in everyone:
                 passed = one.over(images * TIMES if one.name in OURS else images)
                 if turn:
@@ -109,7 +111,7 @@ def draw(results: dict[str, Pass], limit: float, file: Path) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", help="a folder of images, shards or an archive")
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--one", action="store_true", help="leave out what runs on two cores")
