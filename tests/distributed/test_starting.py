@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from raymask.distributed import starting
+from raymask.config import load
+from raymask.distributed import launch, starting
 from raymask.distributed.bootstrap import _TOKENS, _is_news
+from raymask.distributed.launch import train_on_ray
 from raymask.distributed.starting import Starting
+from tests.conftest import write_photos
 
 
 @dataclass
@@ -52,6 +55,27 @@ def test_where_all_that_workers_print_is_shown_it_ends_with_their_places():
     run = Starting(None, places, compiles=False, say=said.append)
     run.look()
     assert run.over and not said
+
+
+def test_files_that_are_not_there_are_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photos = write_photos(tmp_path / "photos", per_class=2)
+    monkeypatch.setattr(launch, "connected", None)  # whoever came that far would fail otherwise
+    places = [f"run.root={tmp_path}", "run.name=a", "workers=2"]
+    for wrong, sentence in (
+        ("data=/no/such/photos", "data.train=/no/such/photos: the path does not exist"),
+        ("data.val=/no/such/photos", "data.val=/no/such/photos: the path does not exist"),
+        (
+            "method.teacher.weights=/no/such/run",
+            "method.teacher.weights=/no/such/run: the path does not exist",
+        ),
+    ):
+        preset = "maskedkd-50-laptop" if wrong.startswith("method") else "dino-laptop"
+        with pytest.raises(ValueError, match="does not exist") as refused:
+            train_on_ray(load(preset, [f"data={photos}", *places, wrong]))
+        assert sentence in str(refused.value)
+    assert not (tmp_path / "a").exists()
 
 
 def test_of_rays_remarks_on_tokens_only_the_usual_one_is_left_out():
