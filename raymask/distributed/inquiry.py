@@ -52,6 +52,11 @@ def inquire(search: Search, base: Config, space: Space) -> Inquiry:
 
 def settle(search: Search, base: Config, space: Space) -> Inquiry:
     """As `inquire`, without a look at the data, which another machine may hold."""
+    if base.run.mirror is not None:
+        raise ValueError(
+            "run.mirror keeps runs, not searches, whose trials read one another's directories: leave it out, "
+            "and set root to a folder that all nodes share (NFS)"
+        )
     draws = list(_draws(space, search)) if not search.evolves else _ends_of(space, search)
     paths = {path for values in draws for path in values}
     metric, mode = resolve(search.metric or space.metric, search.mode, paths)

@@ -34,6 +34,7 @@ REFUSED = [
     ("budget=960 trials=4 mask.ration=3", "did you mean 'mask.ratio'"),
     ("budget=960 train.steps=3", "say how long a trial is"),
     ("budget=960 run.name=a", "name=NAME names the search"),
+    ("budget=960 run.mirror=s3://bucket/runs", "run.mirror keeps runs, not searches"),
     ("trials=4", "'budget' is missing"),
     ("budget=960 name=a/b", "no name of a folder"),
     ("budget=960 trials", "is not key=value"),
