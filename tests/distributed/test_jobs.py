@@ -140,6 +140,29 @@ def test_a_stopped_job_has_a_checkpoint_and_the_same_command_goes_on(project: Pr
     _holds_no_token(project, sent, status, stopped, on)
 
 
+def test_a_search_that_is_stopped_keeps_its_trials_and_goes_on(project: Project):
+    (project.folder / "recipe.yaml").write_text(toy_recipe().replace("threads: null", "threads: 1"))
+    words = [f"preset={project.folder / 'recipe.yaml'}", f"data={project.photos}", f"root={project.runs}"]
+    search = ["budget=80000", "trials=2", "checks=1", "metric=effective_rank", "name=search", "at_once=1"]
+    command = ["submit", "tune", "mask_ratio", *words, *search, "--detach"]
+    assert (sent := project.call(*command)).returncode == 0, sent.stderr
+    first = project.runs / "search" / "trials" / "t000"
+    until(lambda: (first / "metrics.jsonl").exists() and project.lines("search/trials/t000"))
+    stopped = project.call("stop", "search")
+    assert stopped.returncode == 0 and "raymask-search-1  stopped" in stopped.stderr, stopped.stderr
+    saved = (first / "checkpoints" / "last").read_text().strip()
+    assert int(saved.removeprefix("step_")) >= project.lines("search/trials/t000")[-1]["step"]
+    known = json.loads((project.runs / "search" / "results.json").read_text())
+    assert [trial["state"] for trial in known["trials"]] == ["running"]
+    status = project.call("status", str(project.runs / "search"))
+    assert "stopped" in status.stdout and "1 of 2 trials begun: 1 to go on with" in status.stdout
+
+    reached = project.lines("search/trials/t000")[-1]["step"]
+    assert "job raymask-search-2" in project.call(*command).stderr
+    until(lambda: project.lines("search/trials/t000")[-1]["step"] > reached)
+    assert project.call("stop", "search").returncode == 0
+
+
 def _holds_no_token(project: Project, *said: subprocess.CompletedProcess[str]) -> None:
     """Neither what was printed, nor what the cluster tells of its jobs, nor any file of the run has it."""
     token = project.head.token
