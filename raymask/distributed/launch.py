@@ -26,7 +26,7 @@ from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
-from raymask.distributed.storage import are_here, check_storage
+from raymask.distributed.storage import BUCKET, are_here, check_storage, marked
 from raymask.mirror import bring_run, refuse_taken
 from raymask.reason import first_line
 from raymask.signals import Stopped, StopRequest, forget_stop
@@ -62,11 +62,11 @@ def train_on_ray(config: Config) -> Path:
         asked = request(config, [node["Resources"] for node in nodes])
         if config.run.mirror is None:
             places = [node for node in nodes if fitting(asked, [node["Resources"]])]
-            bucket = ", or run.mirror to a bucket such as s3://bucket/runs"
-            check_storage(folder.parent, places, key="run.root", instead=bucket, say=_say)
+            check_storage(folder.parent, places, key="run.root", instead=BUCKET, say=_say)
         tqdm.write(f"starting {asked}", file=sys.stderr)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
-        _fit(config.model_copy(update={"run": placed}), asked, folder)
+        with marked(folder.parent) as marker:
+            _fit(config.model_copy(update={"run": placed}), asked, folder, marker)
     return folder
 
 
@@ -91,6 +91,7 @@ class _Driven:
     config: Config
     asked: Request
     folder: Path
+    marker: Path
     stop: StopRequest
     bell: Bell
     places: Waiting
@@ -105,14 +106,14 @@ class _Driven:
         )
 
 
-def _fit(config: Config, asked: Request, folder: Path) -> None:
+def _fit(config: Config, asked: Request, folder: Path, marker: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
     log = None if _is_heard(config) else folder / "train.log"
     shown = nullcontext() if log is None else followed(log)
     lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
     with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
         starting = Starting(log, places, compiles=config.train.compile, say=_say)
-        driven = _Driven(config, asked, folder, stop, Bell(), places, starting, lifeline)
+        driven = _Driven(config, asked, folder, marker, stop, Bell(), places, starting, lifeline)
         for attempt in range(_AGAIN + 1):
             outcome = _in_thread(driven)
             if not isinstance(outcome, BaseException):
@@ -183,7 +184,12 @@ def _trainer(driven: _Driven, notes: str, said: Path) -> Any:
     from raymask.world import TIMEOUT
 
     config, asked = driven.config, driven.asked
-    given = {"config": to_tree(config), "directory": str(Path.cwd()), "bell": driven.bell}
+    given = {
+        "config": to_tree(config),
+        "directory": str(Path.cwd()),
+        "bell": driven.bell,
+        "marker": driven.marker,
+    }
     library: Any = ray.train  # its annotations are those of its first version
     function: Any = work
     return TorchTrainer(

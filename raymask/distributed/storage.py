@@ -4,14 +4,16 @@ Who does not answer is left to its workers, which look for themselves when they 
 """
 
 import os
+import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+BUCKET = ", or run.mirror to a bucket such as s3://bucket/runs"  # what helps a run instead
 _BEGIN = 60.0  # seconds that a node gets to begin to look, which starts a process there
 _LOOK = 20.0  # seconds that its disk gets to answer
 
@@ -33,9 +35,8 @@ def check_storage(
     """
     if are_here(nodes):
         return
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
-        answers = _ask(marker.name, nodes, seconds)
+    with marked(root) as marker:
+        answers = _ask(str(marker), nodes, seconds)
     for address, (answer, reason) in answers.items():
         if answer is None:
             say(
@@ -57,6 +58,25 @@ def _refusal(what: str, found: Sequence[str], remedy: str, instead: str) -> str:
         f"{what} the cluster's node {found[0]}{more}: checkpoints have to lie where every node can read "
         f"them; {remedy} to a folder that all share (NFS){instead}"
     )
+
+
+@contextmanager
+def marked(root: Path) -> Iterator[Path]:
+    """A file in `root`, for as long as others may look for it. The name is new: no cache knows it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
+        yield Path(marker.name)
+
+
+def refuse_blind(marker: Path) -> None:
+    """Raises ValueError in a worker that does not see the file that its driver left beside the runs.
+
+    Workers compare themselves with each other, too; but one that is alone would begin the run anew.
+    """
+    answer = look(str(marker))
+    if answer != "seen":
+        what, host = f"run.root={marker.parent} {_WRONG[answer]}", socket.gethostname()
+        raise ValueError(_refusal(what, [host], "set run.root (for a search, root)", BUCKET))
 
 
 def are_here(nodes: Sequence[dict[str, Any]]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from ray.train import UserCallback
 
 from raymask.config import build
+from raymask.distributed.storage import refuse_blind
 from raymask.distributed.train_context import TrainContext
 from raymask.reason import first_line
 from raymask.signals import Stopped
@@ -27,9 +28,12 @@ def work(given: dict[str, Any]) -> int:
     """
     if Path(given["directory"]).is_dir():
         os.chdir(given["directory"])  # relative paths mean what they meant to the user
+    config = build(given["config"])
+    if config.run.mirror is None:
+        refuse_blind(given["marker"])
     try:
         host = partial(TrainContext, bell=given["bell"])
-        train(build(given["config"]), host=host, patience=_PATIENCE)
+        train(config, host=host, patience=_PATIENCE)
     except Stopped as stopped:
         return stopped.exit_code
     return 0

@@ -4,9 +4,12 @@ import threading
 import time
 from pathlib import Path
 
-from raymask.config import load
+import pytest
+
+from raymask.config import load, to_tree
 from raymask.distributed.share import Share, share_out
-from raymask.distributed.storage import look
+from raymask.distributed.storage import look, marked, refuse_blind
+from raymask.distributed.worker import work
 
 
 def test_what_is_there_is_seen_and_what_is_not_is_not(tmp_path: Path):
@@ -26,6 +29,16 @@ def test_a_disk_that_hangs_is_silent(tmp_path: Path):
     assert look(str(tmp_path), seconds=0.1, exists=hangs) == "silent"
     assert time.monotonic() - begun < 30
     answers.set()
+
+
+def test_a_worker_that_is_alone_on_another_disk_does_not_begin_the_run_anew(tmp_path: Path):
+    config = to_tree(load("dino", [f"run.root={tmp_path}", "run.resume=true"]))
+    given = {"directory": str(tmp_path), "config": config, "bell": None}
+    with marked(tmp_path) as marker:
+        refuse_blind(marker)
+    with pytest.raises(ValueError, match=r"run.root=.* is not seen by the cluster's node .* or run.mirror"):
+        work({**given, "marker": marker})
+    assert not any(tmp_path.iterdir())
 
 
 def test_only_nodes_on_which_a_trial_may_live_have_to_see_its_folder():

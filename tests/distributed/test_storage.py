@@ -94,7 +94,8 @@ def test_a_node_with_another_disk_that_joins_a_run_ends_it_with_a_sentence(
         nodes.add(apart)
         assert run.end() == 2, run.output
     sentence = run.output.splitlines()[-1]
-    assert sentence.startswith("raymask: worker 1 on ") and f"does not see run.root={root}" in sentence
+    assert sentence.startswith(f"raymask: run.root={root} is not seen by the cluster's node "), sentence
+    assert not list(root.glob(".seen-*"))
 
 
 def test_a_node_with_another_disk_is_named_before_a_search_by_the_key_that_helps(nodes: Nodes, root: Path):
