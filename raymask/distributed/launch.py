@@ -121,7 +121,7 @@ def _fit(config: Config, asked: Request, folder: Path, marker: Path) -> None:
             if attempt == _AGAIN or not _lost_controller(outcome):
                 raise _told(outcome)
             lifeline.wait()
-            give_back()
+            give_back(folder)
             _say("the process that watches the workers died: all start again from the last checkpoint")
     if outcome:
         raise driven.stopped()

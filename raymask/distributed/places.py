@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from raymask.distributed.preflight import Request, alive, fitting
@@ -11,6 +12,7 @@ from raymask.distributed.preflight import Request, alive, fitting
 _LOOK = 5.0  # seconds between two looks
 _FIRST = 20.0  # seconds without a place after which it is said; starting takes some
 _AGAIN = 60.0  # seconds until it is said again
+_NOTE = ".place"  # in the run directory
 
 
 class Waiting:
@@ -94,24 +96,48 @@ def waiting(asked: Request, *, say: Callable[[str], None]) -> Iterator[Waiting]:
     thread.join()
 
 
-def give_back() -> None:
-    """Frees what a controller that died held for its workers, if this process is the driver of the run.
+def give_back(run: Path) -> None:
+    """Frees what a controller that died held for the workers of a run; this process was its driver.
 
-    Ray's own cleaner does it only where the machine belongs to no other cluster. In a trial, whose job has
-    the places of other trials, it is left to that.
+    Ray's own cleaner does it only where there is a dashboard, and the machine belongs to no other cluster. In
+    a trial, whose job has the places of other trials as well, only that which its workers noted is freed.
     """
     import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
     from ray.util.state.exception import RayStateApiException
 
     context = ray.get_runtime_context()
     if context.get_actor_id() is not None:
+        free_noted(run)
         return
     with suppress(RayStateApiException):  # a cluster without a dashboard cannot say
         for group in _groups(context.get_job_id()):
             if group.state != "REMOVED":
-                name: Any = ray.PlacementGroupID.from_hex(group.placement_group_id)
-                remove_placement_group(PlacementGroup(name))
+                _free(group.placement_group_id)
+
+
+def note(run: Path) -> None:
+    """Notes in the run directory which place this worker and its peers have."""
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group()
+    if group is not None:
+        (run / _NOTE).write_text(group.id.hex())
+
+
+def free_noted(run: Path) -> None:
+    """Frees the place that the workers of a run noted last; nobody trains there any more."""
+    noted = run / _NOTE
+    if noted.exists():
+        _free(noted.read_text())
+        noted.unlink()
+
+
+def _free(name: str) -> None:
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    group: Any = ray.PlacementGroupID.from_hex(name)
+    remove_placement_group(PlacementGroup(group))
 
 
 def _groups(job: str) -> list[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from signal import SIGTERM
 
 from raymask.context import Ask, LocalContext
+from raymask.distributed import places
 from raymask.distributed.bell import Bell
 from raymask.distributed.gauges import Gauges
 from raymask.state import Snapshot
@@ -33,6 +34,8 @@ class TrainContext:
         self._preemption = ray.train.get_preemption_info
         self._looked = 0.0
         self._saved_for: tuple[str, ...] = ()
+        if self.world.leads:
+            places.note(local.run)
 
     @property
     def rank(self) -> int:

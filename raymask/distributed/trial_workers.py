@@ -13,6 +13,7 @@ from raymask.config import Config
 from raymask.distributed.account import evaluations
 from raymask.distributed.assignment import Assignment
 from raymask.distributed.launch import train_on_ray
+from raymask.distributed.places import free_noted
 from raymask.distributed.space import Values
 from raymask.distributed.trial import prepare
 from raymask.signals import ask_to_stop, asked_to_stop
@@ -23,6 +24,7 @@ _PATIENCE = 120  # seconds in which workers that were asked to stop must have do
 
 def run_trial_on_workers(name: str, values: Values, assignment: Assignment, *, heard: int) -> None:
     """As `run_trial`, with the workers that the config asks for."""
+    free_noted(Path(assignment.folder) / name)  # Tune ends a trial that it pauses before its workers end
     config, account = prepare(name, values, assignment, heard=heard)
     folder, begun = config.run.folder(), time.monotonic()
     assert config.workers is not None

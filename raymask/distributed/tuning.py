@@ -70,6 +70,7 @@ def run_trials(inquiry: Inquiry, results: Results, stop: StopRequest) -> None:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")  # PB2 fits its few points as well as it can
+        warnings.filterwarnings("ignore", message="Consider boosting PBT")  # by what workers do not allow
         tuner.fit()
     table.show(last=True)
     results.write()
