@@ -117,10 +117,3 @@ def block_parameters(name: str) -> int:
     with torch.device("meta"):
         backbone = timm.create_model(name, num_classes=0)
     return sum(p.numel() for p in backbone.blocks.parameters())
-
-
-def block_parameters(name: str) -> int:
-    """Of all blocks of a backbone of timm's."""
-    with torch.device("meta"):
-        backbone = timm.create_model(name, num_classes=0)
-    return sum(p.numel() for p in backbone.blocks.parameters())
