@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import time
 from pathlib import Path
 from typing import IO
 
+_ASKING = 0.1  # seconds after which who only asked (is_locked) has let go
 _UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems without locks hold nobody back
 
 
@@ -13,8 +15,8 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     return False
@@ -22,10 +24,19 @@ def is_locked(path: Path) -> bool:
 
 def lock(file: IO[bytes], *, busy: str) -> None:
     """Takes the lock until `file` is closed. Raises ValueError, saying `busy`, where another holds it."""
+    if not _take(file):
+        time.sleep(_ASKING)
+        if not _take(file):
+            raise ValueError(busy)
+
+
+def _take(file: IO[bytes]) -> bool:
+    """Whether nobody else holds the lock, which this process then does."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(busy) from None
+        return False
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
+    return True

@@ -59,8 +59,11 @@ def refuse_taken(run: Run) -> None:
         )
 
 
-def bring_run(run: Run) -> None:
-    """Makes this machine's run and its mirror, if it has one, the same."""
+def agree(run: Run) -> None:
+    """Makes this machine's run and its mirror, if it has one, the same: each gets what it lacks.
+
+    Raises ValueError, before anything is written, where they are two runs of one name.
+    """
     mirror = mirror_of(run)
     if mirror is not None:
         mirror.catch_up(run.folder())
@@ -131,8 +134,9 @@ class Mirror:
         if not (run / "config.yaml").exists():
             return
         sizes = self._sizes("")
+        self._refuse_another(run, sizes)
         if "config.yaml" in sizes and (
-            newest is None or newest.name <= self._last(self._sizes("checkpoints")) or not self._is_of(run)
+            newest is None or newest.name <= self._last(self._sizes("checkpoints"))
         ):
             return
         self.send_run(run)
@@ -142,8 +146,12 @@ class Mirror:
             self.complete(newest, newest.name, keep=len(sizes) + 1)
 
     def bring_run(self, run: Path) -> None:
-        """Brings what lies beside the checkpoints, in the place of what another attempt left here."""
+        """Brings what lies beside the checkpoints, in the place of what another attempt left here.
+
+        Raises ValueError where that is another run.
+        """
         sizes = self._sizes("")
+        self._refuse_another(run, sizes)
         if "config.yaml" in sizes:
             own = [name for name in sorted(sizes) if not name.startswith("checkpoints/")]
             for name in sorted(own, key=lambda name: name == "config.yaml"):  # the sign of a run goes last
@@ -175,16 +183,20 @@ class Mirror:
             return False
         return self._text(f"checkpoints/{name}/{_STATE}") == (folder / name / _STATE).read_text()
 
-    def _is_of(self, run: Path) -> bool:
-        """Whether the mirror is that of the run on this disk, and not of another one of that name."""
+    def _refuse_another(self, run: Path, sizes: dict[str, int]) -> None:
+        """Raises ValueError where the mirror is that of another run than the one on this disk."""
+        if "config.yaml" not in sizes or not (run / "config.yaml").exists():
+            return
         there, here = (
             yaml.safe_load(text) for text in (self._text("config.yaml"), (run / "config.yaml").read_text())
         )
         try:
             state.refuse_another_config(there, here, where=run)
-        except ValueError:
-            return False
-        return True
+        except ValueError as error:
+            raise ValueError(
+                f"run.mirror={public(self.url.rpartition('/')[0])} holds another run named {run.name} than "
+                f"{run.parent} ({error}): rename one of the two, or leave the mirror out with run.mirror=null"
+            ) from None
 
     def _last(self, sizes: dict[str, int]) -> str:
         """The checkpoint that `last` names, of the files in checkpoints/; "" where there is none."""

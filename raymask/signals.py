@@ -63,13 +63,14 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        again, self.received = self.received is not None, self.received or number
         self._restore()
+        if again:  # others put this handler back, after the first one had taken it away
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
 
 
 class Stopped(Exception):

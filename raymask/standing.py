@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pipelines.lock import is_locked
 from pipelines.names import printable
 from raymask import checkpoint
-from raymask.run import LOCK
+from raymask.run import LOCK, drivers
 from raymask.signals import asked_to_stop
 
 
@@ -86,7 +86,7 @@ State = Literal["running", "stopping", "stopped", "finished"]
 
 def state_of(folder: Path) -> State:
     """Whether somebody trains or searches in `folder`, and if not, whether anything is left to do."""
-    if is_locked(folder / LOCK):
+    if is_locked(folder / LOCK) or any(is_locked(mark) for mark in drivers(folder)):
         return "stopping" if asked_to_stop(folder) else "running"
     if (folder / "search.yaml").exists():
         return "finished" if (folder / "best.yaml").exists() else "stopped"

@@ -17,7 +17,7 @@ from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
 from raymask.disks import Disk, find_disk
 from raymask.fit import fit
-from raymask.mirror import bring_run, mirror_of, refuse_taken
+from raymask.mirror import agree, mirror_of, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined, together
@@ -32,7 +32,7 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
     """
     with _hosted(config) as process:
         if config.run.resume:
-            _bring(config, process)
+            _bring(config, process, patience)
         begun = process.world.leads and (config.run.folder() / "config.yaml").exists()
         if config.run.resume and any_across(begun, device=process.device):
             return _continue(continued(config.run.folder(), config), process, host, patience)
@@ -54,7 +54,7 @@ def resume(folder: Path, changes: list[str] | tuple[str, ...] = (), *, host: Hos
     """Continues a run from its last checkpoint; `changes` may concern its pace and its reports only."""
     config = changed(folder, changes)
     with _hosted(config) as process:
-        _bring(config, process)
+        _bring(config, process, 0)
         return _continue(config, process, host, 0)
 
 
@@ -82,17 +82,19 @@ def continued(folder: Path, given: Config) -> Config:
     return build(now)
 
 
-def _bring(config: Config, process: "_Process") -> None:
-    """Makes the run on every machine's disk that of its mirror, if it has one."""
-    mirror = mirror_of(config.run)
+def _bring(config: Config, process: "_Process", patience: float) -> None:
+    """Makes the run on every machine's disk that of its mirror, if it has one, and nobody trains there."""
+    mirror, folder = mirror_of(config.run), config.run.folder()
     if mirror is None:
         return
     for leads in (True, False):  # the others get what only the first one may have
         with together(device=process.device, otherwise="another machine cannot reach run.mirror"):
             if leads and process.world.leads:
-                bring_run(config.run)
+                with only_here(folder, patience=patience):
+                    agree(config.run)
             elif not leads and process.disk.keeps and not process.world.leads:
-                mirror.bring_run(config.run.folder())
+                with only_here(folder, patience=patience):
+                    mirror.bring_run(folder)
 
 
 @dataclass(frozen=True)

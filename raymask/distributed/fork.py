@@ -42,8 +42,8 @@ def copy_run(donor: Pointer, folder: Path, config: Config, *, known: Pointer) ->
     beside = _beside(folder)
     with only_here(folder, patience=PATIENCE):
         _fill(beside, donor, attempts=3)
-        if (folder / "train.log").exists():
-            shutil.copyfile(folder / "train.log", beside / "train.log")
+        for own in (*folder.glob("train.log"), *folder.glob("trackers*")):
+            shutil.copyfile(own, beside / own.name)
         note(beside, known)
         _rewrite(beside, config)
         if folder.exists():
@@ -56,7 +56,9 @@ def copy_run(donor: Pointer, folder: Path, config: Config, *, known: Pointer) ->
 def settle(folder: Path) -> None:
     """Ends what a kill interrupted in `copy_run`."""
     beside = _beside(folder)
-    if beside.exists() and not folder.exists():
+    if folder.exists():
+        shutil.rmtree(beside, ignore_errors=True)
+    elif beside.exists():
         beside.rename(folder)
 
 
@@ -75,6 +77,7 @@ def prune(runs: Iterable[Path], keep: int) -> None:
     """Removes all but the newest checkpoints of runs that have ended: nobody goes on from the others."""
     for run_folder in runs:
         shutil.rmtree(run_folder.parent / _LEFT, ignore_errors=True)
+        shutil.rmtree(_beside(run_folder), ignore_errors=True)
         for old in checkpoint.steps(run_folder / "checkpoints")[:-keep]:
             shutil.rmtree(old)
 
@@ -90,7 +93,9 @@ def _rewrite(folder: Path, config: Config) -> None:
     tree = state.with_found(to_tree(config), described["config"])
     # By renaming: a linked file stays what it was.
     run.write_json(found / "state.json", described | {"config": tree})
-    (folder / "config.yaml").write_text(to_yaml(build(tree)))
+    written = folder / ".config.yaml"
+    written.write_text(to_yaml(build(tree)))
+    written.replace(folder / "config.yaml")
 
 
 def _fill(folder: Path, donor: Pointer, *, attempts: int) -> None:
@@ -102,6 +107,8 @@ def _fill(folder: Path, donor: Pointer, *, attempts: int) -> None:
         shutil.copytree(source / saved, folder / saved, copy_function=_link)
         for kept in ("metrics.jsonl", "env.json"):
             shutil.copyfile(source / kept, folder / kept)
+        if folder_of(donor, beside=folder) != source:
+            raise FileNotFoundError(source)
     except (FileNotFoundError, shutil.Error):
         if attempts == 1:
             raise

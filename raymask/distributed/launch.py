@@ -27,9 +27,9 @@ from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
 from raymask.distributed.storage import BUCKET, are_here, check_storage, marked
-from raymask.mirror import bring_run, refuse_taken
+from raymask.mirror import agree, refuse_taken
 from raymask.reason import first_line
-from raymask.signals import Stopped, StopRequest, forget_stop
+from raymask.signals import Stopped, StopRequest, asked_to_stop, forget_stop
 from raymask.train import changed, continued, only_here
 
 WAITING = "ray train"  # the thread that waits for Ray, and may wait for ever where no worker is left
@@ -46,11 +46,10 @@ def train_on_ray(config: Config) -> Path:
     """
     folder = config.run.folder()
     refuse_taken(config.run)
-    if config.run.resume:
-        bring_run(config.run)
+    with only_here(folder, patience=_DYING):  # nobody is left of a driver before
+        if config.run.resume:
+            agree(config.run)
     if (folder / "config.yaml").exists():
-        with only_here(folder, patience=_DYING):  # nobody is left of a driver before
-            pass
         continued(folder, config)  # refuses another run's name now, rather than in the workers
         forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
     if config.cluster.address is None:
@@ -65,8 +64,9 @@ def train_on_ray(config: Config) -> Path:
             check_storage(folder.parent, places, key="run.root", instead=BUCKET, say=_say)
         tqdm.write(f"starting {asked}", file=sys.stderr)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
-        with marked(folder.parent) as marker:
-            _fit(config.model_copy(update={"run": placed}), asked, folder, marker)
+        carried, apart = config.model_copy(update={"run": placed}), config.run.mirror is not None
+        with nullcontext() if apart else marked(folder.parent, run=folder.name) as marker:
+            _fit(carried, asked, folder, marker)
     return folder
 
 
@@ -91,7 +91,7 @@ class _Driven:
     config: Config
     asked: Request
     folder: Path
-    marker: Path
+    marker: Path | None
     stop: StopRequest
     bell: Bell
     places: Waiting
@@ -106,7 +106,7 @@ class _Driven:
         )
 
 
-def _fit(config: Config, asked: Request, folder: Path, marker: Path) -> None:
+def _fit(config: Config, asked: Request, folder: Path, marker: Path | None) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
     log = None if _is_heard(config) else folder / "train.log"
     shown = nullcontext() if log is None else followed(log)
@@ -163,7 +163,7 @@ def _watch(driven: _Driven, thread: threading.Thread) -> None:
         thread.join(0.2)
         driven.lifeline.check()
         driven.starting.look()
-        if driven.stop.received is None:
+        if driven.stop.received is None and not asked_to_stop(driven.folder):
             continue
         if not rung:
             driven.bell.ring()

@@ -10,12 +10,14 @@ says two minutes ahead that it takes an instance back, GCP half a minute.
 
 import argparse
 import json
-import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+from raymask.distributed.token import switch_on
+from raymask.reason import first_line
 
 AWS = "http://169.254.169.254"
 GCP = "http://metadata.google.internal"
@@ -43,17 +45,19 @@ def main(words: list[str] | None = None) -> None:
     """The command line."""
     parser = arguments()
     asked = parser.parse_args(words)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    switch_on()
     seconds, why = asked.seconds, "this node is being ended"
     if asked.from_whom == "aws":
         seconds, why = _wait(lambda: aws(asked.metadata or AWS)), "AWS takes the instance back"
     elif asked.from_whom == "gcp":
         seconds, why = _wait(lambda: gcp(asked.metadata or GCP)), "Google takes the instance back"
     print(f"{why} in {seconds:.0f} s: Ray is told", flush=True)  # noqa: T201
+    from ray.exceptions import RayError
+
     try:
         leave(asked.address, ip=asked.ip, seconds=seconds, why=why)
-    except (ValueError, ConnectionError) as error:
-        parser.exit(1, f"error: {error}\n")
+    except (ValueError, ConnectionError, RayError) as error:
+        parser.exit(1, f"error: {first_line(error)}\n")
 
 
 def leave(address: str | None, *, ip: str | None, seconds: float, why: str) -> None:
@@ -96,7 +100,10 @@ def aws(metadata: str) -> float | None:
     said = _read(f"{metadata}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
     if said is None:
         return None
-    at = datetime.strptime(json.loads(said)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    try:
+        at = datetime.strptime(json.loads(said)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except (ValueError, KeyError, TypeError):
+        return None  # no notice that is known
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
@@ -116,8 +123,9 @@ def _wait(look: Callable[[], float | None]) -> float:
 def _read(url: str, headers: dict[str, str], *, method: str = "GET") -> str | None:
     """What the metadata server says; None where it says nothing, or does not answer just now."""
     request = urllib.request.Request(url, headers=headers, method=method)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is of this machine alone
     try:
-        with urllib.request.urlopen(request, timeout=_ANSWER) as answer:
+        with direct.open(request, timeout=_ANSWER) as answer:
             return answer.read(4096).decode().strip()
     except (urllib.error.URLError, OSError):
         return None

@@ -121,7 +121,9 @@ def note(run: Path) -> None:
 
     group = get_current_placement_group()
     if group is not None:
-        (run / _NOTE).write_text(group.id.hex())
+        beside = run / f"{_NOTE}-new"
+        beside.write_text(group.id.hex())
+        beside.replace(run / _NOTE)
 
 
 def free_noted(run: Path) -> None:

@@ -5,17 +5,21 @@ Who does not answer is left to its workers, which look for themselves when they 
 
 import os
 import socket
-import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.lock import is_locked, lock
+from raymask.run import drivers
+
 BUCKET = ", or run.mirror to a bucket such as s3://bucket/runs"  # what helps a run instead
 _BEGIN = 60.0  # seconds that a node gets to begin to look, which starts a process there
 _LOOK = 20.0  # seconds that its disk gets to answer
+_LATE = 5.0  # seconds by which a disk of the network may lag behind another machine
 
 Answer = Literal["seen", "unseen", "silent"]
 
@@ -37,14 +41,14 @@ def check_storage(
         return
     with marked(root) as marker:
         answers = _ask(str(marker), nodes, seconds)
-    for address, (answer, reason) in answers.items():
+    for address, answer, reason in answers:
         if answer is None:
             say(
                 f"the cluster's node {address} could not say whether it sees {key}={root} ({reason}): "
                 "workers there will look for themselves"
             )
     for wrong, what in _WRONG.items():
-        found = [address for address, (answer, _) in answers.items() if answer == wrong]
+        found = [address for address, answer, _ in answers if answer == wrong]
         if found:
             raise ValueError(_refusal(f"{key}={root} {what}", found, f"set {key}", instead))
 
@@ -61,22 +65,49 @@ def _refusal(what: str, found: Sequence[str], remedy: str, instead: str) -> str:
 
 
 @contextmanager
-def marked(root: Path) -> Iterator[Path]:
-    """A file in `root`, for as long as others may look for it. The name is new: no cache knows it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=root, prefix=f".seen-{uuid.uuid4().hex[:8]}-") as marker:
-        yield Path(marker.name)
+def marked(root: Path, *, run: str | None = None) -> Iterator[Path]:
+    """A file in `root`, for as long as others may look for it. The name is new: no cache knows it.
+
+    That of the driver of a run names it, and is locked while it lives; what killed ones left is removed.
+    Raises ValueError where none can be written.
+    """
+    new = f".seen-{uuid.uuid4().hex[:8]}"
+    marker = root / (new if run is None else f"{new}-{run}")
+    for left in drivers(root / run) if run is not None else ():
+        if not is_locked(left):
+            left.unlink(missing_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        held = marker.open("ab")
+    except OSError as error:
+        raise ValueError(f"{root} cannot be written to ({error.strerror}): name another folder") from error
+    with held:
+        lock(held, busy=f"{marker} is taken")
+        try:
+            yield marker
+        finally:
+            with suppress(OSError):
+                marker.unlink(missing_ok=True)
 
 
 def refuse_blind(marker: Path) -> None:
     """Raises ValueError in a worker that does not see the file that its driver left beside the runs.
 
-    Workers compare themselves with each other, too; but one that is alone would begin the run anew.
+    Workers compare themselves with each other, too; but one that is alone would begin the run anew. A disk
+    that does not answer raises OSError: it may do so when the worker is started again.
     """
-    answer = look(str(marker))
-    if answer != "seen":
-        what, host = f"run.root={marker.parent} {_WRONG[answer]}", socket.gethostname()
-        raise ValueError(_refusal(what, [host], "set run.root (for a search, root)", BUCKET))
+    until = time.monotonic() + _LATE
+    while (answer := look(str(marker))) == "unseen" and time.monotonic() < until:
+        time.sleep(0.5)
+    if answer == "seen":
+        return
+    what = _refusal(
+        f"run.root={marker.parent} {_WRONG[answer]}",
+        [socket.gethostname()],
+        "set run.root (for a search, root)",
+        BUCKET,
+    )
+    raise (OSError if answer == "silent" else ValueError)(what)
 
 
 def are_here(nodes: Sequence[dict[str, Any]]) -> bool:
@@ -102,14 +133,14 @@ def look(path: str, *, seconds: float = _LOOK, exists: Callable[[str], bool] = o
     return ("seen" if found[0] else "unseen") if found else "silent"
 
 
-def _ask(path: str, nodes: Sequence[dict[str, Any]], seconds: float) -> dict[str, tuple[Answer | None, str]]:
-    """What each node answers, by address; None, and why, for one that does not."""
+def _ask(path: str, nodes: Sequence[dict[str, Any]], seconds: float) -> list[tuple[str, Answer | None, str]]:
+    """Each node's address and answer; None, and why, for one that does not."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote: Any = ray.remote(look)
     asked = {
-        node["NodeManagerAddress"]: remote.options(
+        node["NodeID"]: remote.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
@@ -117,7 +148,10 @@ def _ask(path: str, nodes: Sequence[dict[str, Any]], seconds: float) -> dict[str
         for node in nodes
     }
     begun, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
-    return {address: _answer(task, task in begun, seconds) for address, task in asked.items()}
+    return [
+        (node["NodeManagerAddress"], *_answer(asked[node["NodeID"]], asked[node["NodeID"]] in begun, seconds))
+        for node in nodes
+    ]
 
 
 def _answer(task: Any, ended: bool, seconds: float) -> tuple[Answer | None, str]:

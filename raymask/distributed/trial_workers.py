@@ -56,9 +56,11 @@ class _Training(threading.Thread):
 
     def stop(self, folder: Path) -> None:
         """Ends the workers in good order, if they still work. Raises TimeoutError if they do not end."""
-        if self.is_alive() and folder.exists():
-            ask_to_stop(folder)
-        self.join(_PATIENCE)
+        until = time.monotonic() + _PATIENCE
+        while self.is_alive() and time.monotonic() < until:
+            if folder.exists():  # else they still start
+                ask_to_stop(folder)
+            self.join(1)
         if self.is_alive():
             raise TimeoutError(f"the workers of {folder} did not stop within {_PATIENCE} s of being asked")
 

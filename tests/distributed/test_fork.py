@@ -50,11 +50,13 @@ def weights(folder: Path, step: int) -> bytes:
 
 def test_a_copy_is_the_donor_as_it_was_at_its_checkpoint(trials: Path):
     (trials / "a" / "train.log").write_text("what was said of a\n")
+    (trials / "a" / "trackers.json").write_text("known there as a")
     copy(trials, Pointer("b", 2), "a")
     assert weights(trials / "a", 2) == weights(trials / "b", 2)
     assert checkpoint.latest(trials / "a" / "checkpoints") == trials / "a" / "checkpoints" / "step_00000002"
     assert [line["step"] for line in lines(trials / "a" / "metrics.jsonl")][-1] == 2
     assert (trials / "a" / "train.log").read_text() == "what was said of a\n"
+    assert (trials / "a" / "trackers.json").read_text() == "known there as a"
     assert noted(trials / "a") == Pointer("a", 2, turn=1)
     assert fork.turns(trials / "a") == 1 and fork.turns(trials / "b") == 0
 
@@ -78,7 +80,9 @@ def test_a_copy_that_was_killed_halfway_leaves_the_run_of_before(trials: Path, m
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(fork, "_rewrite", killed)
         copy(trials, Pointer("b", 2), "a")
+    assert (trials / ".copy_a").exists()
     fork.settle(trials / "a")
+    assert not (trials / ".copy_a").exists()
     assert weights(trials / "a", 4) == before and noted(trials / "a") == history
     copy(trials, Pointer("b", 2), "a")
     assert weights(trials / "a", 2) == weights(trials / "b", 2)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.lock import is_locked
 from raymask.config import load, to_tree
 from raymask.distributed.share import Share, share_out
 from raymask.distributed.storage import look, marked, refuse_blind
 from raymask.distributed.worker import work
+from raymask.run import drivers
+from raymask.standing import state_of
 
 
 def test_what_is_there_is_seen_and_what_is_not_is_not(tmp_path: Path):
@@ -31,13 +34,35 @@ def test_a_disk_that_hangs_is_silent(tmp_path: Path):
     answers.set()
 
 
-def test_a_worker_that_is_alone_on_another_disk_does_not_begin_the_run_anew(tmp_path: Path):
+def test_a_worker_that_is_alone_on_another_disk_does_not_begin_the_run_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # a worker goes where its driver is, and would stay there
     config = to_tree(load("dino", [f"run.root={tmp_path}", "run.resume=true"]))
     given = {"directory": str(tmp_path), "config": config, "bell": None}
     with marked(tmp_path) as marker:
         refuse_blind(marker)
     with pytest.raises(ValueError, match=r"run.root=.* is not seen by the cluster's node .* or run.mirror"):
         work({**given, "marker": marker})
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_mark_of_a_driver_says_that_it_lives_and_goes_with_it(tmp_path: Path):
+    run = tmp_path / "first"
+    (tmp_path / ".seen-01234567-first").touch()  # of a driver that was killed
+    (tmp_path / ".seen-01234567-also-first").touch()  # of that of another run
+    with marked(tmp_path, run="first") as marker:
+        assert drivers(run) == [marker] and is_locked(marker)
+        assert state_of(run) == "running"
+        with marked(tmp_path, run="first") as other:
+            assert set(drivers(run)) == {marker, other}, "whoever lives is left alone"
+    assert drivers(run) == [] and state_of(run) == "stopped"
+    assert (tmp_path / ".seen-01234567-also-first").exists()
+
+
+def test_a_mark_that_somebody_removed_does_not_end_a_run(tmp_path: Path):
+    with marked(tmp_path, run="first") as marker:
+        marker.unlink()
     assert not any(tmp_path.iterdir())
 
 

@@ -57,6 +57,7 @@ def held(run: Path) -> Iterator[None]:
     locked.wait()
     yield
     thread.join()
+    assert asked_to_stop(run), "it ended by itself"
 
 
 def test_a_run_of_this_machine_is_asked_to_end_and_waited_for(tmp_path: Path):

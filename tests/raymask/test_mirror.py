@@ -9,13 +9,15 @@ import fsspec
 import pytest
 import torch
 
+from pipelines.lock import lock
 from pipelines.remote import retry, store
 from raymask import checkpoint
 from raymask.config import load
 from raymask.context import LocalContext
 from raymask.mirror import Mirror
 from raymask.pace import TIMES
-from raymask.train import train
+from raymask.run import LOCK
+from raymask.train import resume, train
 from raymask.world import World
 from tests.raymask.tiny_run import RECIPE, pictures
 
@@ -198,11 +200,31 @@ def test_a_later_checkpoint_of_the_same_run_on_the_disk_goes_to_the_mirror(bucke
     assert mirror.bring_latest(tmp_path / "one", keep=9).name == "step_00000006"
 
 
-def test_another_run_of_that_name_on_the_disk_does_not_go_to_the_mirror(bucket: str, tmp_path: Path):
+def test_another_run_of_that_name_on_the_disk_is_refused_and_both_stay_as_they_are(
+    bucket: str, tmp_path: Path
+):
     sent(on_disk(tmp_path / "one", 2, 4), bucket)
-    mirror = sent(on_disk(tmp_path / "two", 2, 4, 6, seed=1), bucket)
-    found = mirror.bring_latest(tmp_path / "two", keep=9)
-    assert found.name == "step_00000004" and (found / "model.safetensors").read_text() == "weights 0"
+    run, there = on_disk(tmp_path / "two", 2, 4, 6, seed=1), names_in(bucket)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    mirror = Mirror(f"{bucket}/a")
+    for attempt in (mirror.catch_up, mirror.bring_run):
+        with pytest.raises(ValueError, match=r"holds another run named two than .*rename one of the two"):
+            attempt(run)
+    assert names_in(bucket) == there
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_somebody_trains_is_left_alone_by_its_mirror(bucket: str, tmp_path: Path):
+    given = config(tmp_path, f"run.mirror={bucket}", "run.name=run")
+    run = train(given)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")  # of whoever trains
+    before = (run / "metrics.jsonl").read_text()
+    with (run / LOCK).open("ab") as held:
+        lock(held, busy="")
+        with pytest.raises(ValueError, match="another process trains in"):
+            resume(run)
+    assert (run / "metrics.jsonl").read_text() == before
 
 
 def test_a_machine_that_is_only_visited_keeps_one_checkpoint(bucket: str, tmp_path: Path):
