@@ -95,12 +95,18 @@ def change(config: Config, changes: list[str] | tuple[str, ...]) -> Config:
 
 def anchored(config: Config) -> Config:
     """The config with data of this machine by absolute paths: it then means the same from any directory."""
-    places = {}
-    for key in ("train", "val"):
-        given = getattr(config.data, key)
-        if isinstance(given, str) and "://" not in given and Path(given).expanduser().exists():
-            places[key] = str(Path(given).expanduser().resolve())
+    given = {key: getattr(config.data, key) for key in ("train", "val")}
+    places = {key: _anchored(place) for key, place in given.items() if isinstance(place, str)}
     return config.model_copy(update={"data": config.data.model_copy(update=places)})
+
+
+def _anchored(place: str) -> str:
+    """Links stay as they are: on another machine they may lead elsewhere."""
+    mark, bare = ("@", place[1:]) if place.startswith("@") else ("", place)
+    path = Path(bare).expanduser()
+    if "://" in bare or bare.startswith("pipe:") or not (path.exists() or any(s in bare for s in "*?[{")):
+        return place
+    return f"{mark}{path.absolute()}"
 
 
 def to_tree(config: Config) -> dict[str, Any]:

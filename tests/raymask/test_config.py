@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from raymask import presets
-from raymask.config import Config, build, change, load, read, to_tree, to_yaml
+from raymask.config import Config, anchored, build, change, load, read, to_tree, to_yaml
 from raymask.debug import shrink
 
 PRESETS = [name for known in presets.names() for name in (known, known + presets.LAPTOP)]
@@ -188,3 +188,20 @@ def test_a_bare_data_path_keeps_company_with_other_data_settings():
 def test_the_name_of_a_run_is_one_folder(name):
     with pytest.raises(ValueError, match=r"no name of a folder: say where by run\.root"):
         load("dino-laptop", [f"run.name={name}"])
+
+
+def test_relative_data_are_named_from_the_root_and_links_stay_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "v1")
+    monkeypatch.chdir(tmp_path)
+    meant = {
+        "current": f"{tmp_path}/current",
+        f"{tmp_path}/current": f"{tmp_path}/current",
+        "v1/*.tar": f"{tmp_path}/v1/*.tar",
+        "s3://bucket/v1": "s3://bucket/v1",
+        "pipe:cat v1/*.tar": "pipe:cat v1/*.tar",
+    }
+    for given, absolute in meant.items():
+        assert anchored(load("dino", [f"data.train={given}", "data.allow_pipe=true"])).data.train == absolute
