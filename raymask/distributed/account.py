@@ -11,6 +11,7 @@ from raymask import checkpoint, metrics, state
 from raymask.distributed.lineage import History
 from raymask.distributed.space import Values
 from raymask.run import write_json
+from raymask.standing import saved_step
 
 POINTER = "pointer.json"
 NOTE = "trial.json"  # the last pointer, in the run directory, for when Tune is gone
@@ -62,12 +63,6 @@ def evaluations(folder: Path, *, after: int) -> Iterator[tuple[int, dict[str, fl
     for step in sorted(step for step in found if after < step <= saved):
         if any(name.startswith("eval/") for name in found[step]):
             yield step, found[step]
-
-
-def saved_step(folder: Path) -> int:
-    """The step of the latest complete checkpoint of a run, or 0."""
-    found = checkpoint.latest(folder / "checkpoints")
-    return state.describe(found)["step"] if found is not None else 0
 
 
 def told(line: Mapping[str, float]) -> dict[str, float]:
