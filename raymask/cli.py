@@ -12,6 +12,9 @@ from typing import Annotated
 
 import typer
 
+from raymask.cli_data import bench, inspect, pack, verify
+from raymask.cli_jobs import say, status, stop, submit
+from raymask.cli_kinds import Address, Changes, RunOrCheckpoint, RunPath
 from raymask.signals import interrupt_on_sigterm
 from raymask.which import run_or_path
 
@@ -22,25 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Masked distillation of Vision Transformers: from a folder of images to a backbone.",
 )
-
-Changes = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="settings, such as train.epochs=10", show_default=False),
-]
-RunOrCheckpoint = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN|CHECKPOINT",
-        help="a run (directory, or name in runs/), one of its checkpoints",
-        show_default=False,
-    ),
-]
-Address = Annotated[
-    str | None, typer.Option(metavar="URL", help="of the cluster's dashboard, if not http://127.0.0.1:8265")
-]
-RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="directory, or name in runs/", show_default=False)
-]
 
 
 @app.command()
@@ -62,7 +46,7 @@ def train(
 
         _done(train(config))
     else:
-        _say("torch and Ray are loaded, and start the workers: that takes half a minute")
+        say("torch and Ray are loaded, and start the workers: that takes half a minute")
         from raymask.distributed.launch import train_on_ray
 
         _done(train_on_ray(config))
@@ -116,74 +100,8 @@ def tune(
     _reported(tune(space, words or []))
 
 
-@app.command()
-def pack(
-    source: Annotated[
-        str, typer.Argument(help="a folder of images, a zip, tars or an IDX file", show_default=False)
-    ],
-    out: Annotated[Path, typer.Argument(help="a new folder for the shards", show_default=False)],
-    changes: Changes = None,
-) -> None:
-    """Pack images into shards, or shards into others: raymask pack photos shards holdout=0.1 format=ffcv."""
-    from pipelines.gain import gain
-    from pipelines.pack import Packing, pack
-    from raymask.overrides import settings_of
-
-    packing = settings_of(Packing, changes or [])
-    packed = pack(source, out, packing)
-    print(packed)
-    print(gain(source, packed, allow_pipe=packing.allow_pipe))
-
-
-@app.command()
-def inspect(
-    source: Annotated[str, typer.Argument(help="whatever pack and train can read", show_default=False)],
-    sheet: Annotated[Path | None, typer.Argument(help="PNG to write a contact sheet to")] = None,
-) -> None:
-    """Say what is in a data set, with a contact sheet if asked for."""
-    from pipelines.inspect import inspect_splits
-    from pipelines.sheet import contact_sheet
-
-    for split, contents in inspect_splits(source).items():
-        print(contents)
-        if sheet is not None:
-            path = sheet.with_stem(f"{sheet.stem}_{split}") if split else sheet
-            contact_sheet(source, path, split=split or None)
-            print(f"  sheet        {path}")
-
-
-@app.command()
-def verify(
-    source: Annotated[str, typer.Argument(help="shards, a packed folder, images, a zip", show_default=False)],
-    changes: Changes = None,
-) -> None:
-    """Check shards against their checksums and indexes, and decode every image (fast=true: without that)."""
-    from pipelines.verify import Verify, verify
-    from raymask.overrides import settings_of
-
-    found = verify(source, settings_of(Verify, changes or []))
-    print(found)
-    if not found.whole:
-        raise typer.Exit(1)
-
-
-@app.command()
-def bench(
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="data=PATH [KEY=VALUE]...",
-            help="settings of the data, batch, seconds",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Measure how fast data come, and say what limits them and what to change: raymask bench data=shards."""
-    from raymask.bench import Bench, bench
-    from raymask.overrides import settings_of
-
-    for line in bench(settings_of(Bench, changes or [])):
-        print(line, flush=True)
+for verb in (pack, inspect, verify, bench):
+    app.command()(verb)
 
 
 @app.command()
@@ -282,72 +200,8 @@ def presets(
     print(f"\nEach also as NAME{presets.LAPTOP}: the same shape, small enough for a laptop.")
 
 
-@app.command()
-def submit(
-    verb: Annotated[str, typer.Argument(metavar="train|tune", help="what the job does", show_default=False)],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARGUMENT]...", help="as after train or tune", show_default=False),
-    ] = None,
-    address: Address = None,
-    detach: Annotated[bool, typer.Option("--detach", help="leave the job to itself")] = False,
-) -> None:
-    """Run train or tune as a job of a Ray cluster, and follow it."""
-    from raymask.distributed.jobs import submit
-
-    where, client, job = submit(verb, arguments or [], address=address, say=_say, here=Path.cwd())
-    later = f"'raymask status {job.run}' and 'raymask stop {job.run}'"
-    if detach:
-        _say(f"the job goes on by itself: see {later}")
-        return
-    from raymask.distributed.job_logs import exit_code, follow
-    from raymask.distributed.job_status import about
-    from raymask.signals import Stopped
-
-    try:
-        ended = follow(client, job, where=where, show=lambda text: print(text, end="", flush=True))
-    except KeyboardInterrupt:
-        raise Stopped(f"no longer following {job.id}, which goes on: see {later}", exit_code=130) from None
-    _say(about(ended))
-    raise typer.Exit(exit_code(ended))
-
-
-@app.command()
-def status(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="directory, name in runs/, or name of a job", show_default=False),
-    ],
-    address: Address = None,
-) -> None:
-    """Say whether a run or search runs, has stopped or is finished, how far it is, and what comes next."""
-    from raymask.distributed.job_status import status
-
-    for line in status(run, address=address):
-        print(line)
-
-
-@app.command()
-def stop(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="directory, name in runs/, or name of a job", show_default=False),
-    ],
-    address: Address = None,
-) -> None:
-    """End a run, search or job after a checkpoint, and wait for that: raymask stop runs/a."""
-    from raymask.distributed.job_status import about
-    from raymask.distributed.jobs import stop
-
-    ended = stop(run, address=address, say=_say)
-    if ended is not None:
-        _say(about(ended))
-        _say("submit the same command again to go on from there")
-
-
-def _say(text: str) -> None:
-    """A remark beside what a verb prints."""
-    print(f"raymask: {text}", file=sys.stderr, flush=True)
+for asking in (submit, status, stop):
+    app.command()(asking)
 
 
 def _reported(search: Path) -> None:
