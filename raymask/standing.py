@@ -129,7 +129,7 @@ def described(folder: Path, state: State) -> list[str]:
 def _of_run(folder: Path, *, runs: bool) -> list[str]:
     found, saved = standing(folder), saved_step(folder)
     said = found.lines(runs=runs) if found is not None else ["no line of metrics yet"]
-    if runs or (found is not None and saved >= found.step):
+    if runs or (found is not None and saved == found.step):
         return said
     return [*said, f"its last checkpoint is of step {saved:,}" if saved else "it has no checkpoint yet"]
 

@@ -156,7 +156,9 @@ def look_up(run: str, *, address: str | None) -> tuple[Path | None, JobsClient |
     sought = run if here is None else str(here.absolute())
     jobs = find(client, sought, where=where) if client is not None else []
     if here is None and not jobs:
-        asked = "no cluster answers" if client is None else "raymask has sent no job of that name to the one"
+        asked = (
+            "no cluster answers" if client is None else "raymask has sent no job of that name to the cluster"
+        )
         raise ValueError(no_run(run, elsewhere=f"{asked} at {where}"))
     return here, client, jobs, where
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pipelines.settings import Settings
+from raymask import presets
 from raymask.config import Config
 from raymask.overrides import settings_of
 from raymask.run import Run
@@ -122,7 +123,9 @@ def _refuse_what_the_search_decides(changes: Sequence[str]) -> None:
 
 def _unknown(word: str, key: str) -> str:
     if "=" not in word:
-        return f"'{word}' is not key=value; a setting is given as, for instance, trials=16"
+        preset = word.removesuffix(presets.LAPTOP) in presets.names() or word.endswith(".yaml")
+        meant = f"preset={word}" if preset else "trials=16"
+        return f"'{word}' is not key=value; a setting is given as, for instance, {meant}"
     known = [*Search.model_fields, *Config.model_fields]
     near = get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f": did you mean '{near[0]}'?" if near else f": a search has {', '.join(Search.model_fields)}"

@@ -164,14 +164,22 @@ def _conclude(inquiry: Inquiry, results: Results) -> None:
         "differs": f"{inquiry.search.metric} {best.curve[-1][1]:.4g} after {best.images} images",
     }
     write_preset(folder / BEST, preset_of(config, preset=inquiry.search.preset, about=about))
-    print(*_summary(results, best, folder), sep="\n", flush=True)
+    print(*summary(results, best, folder), sep="\n", flush=True)
 
 
-def _summary(results: Results, best: Record, folder: Path) -> list[str]:
+def summary(results: Results, best: Record, folder: Path) -> list[str]:
+    """What a search found, for a terminal."""
     lines = [f"best: {best.id} with {results.about['metric']} {best.curve[-1][1]:.4g}"]
+    alike = [record.id for record in results.records.values() if _is_level(record, best)]
+    if len(alike) > 1:
+        lines.append(f"{', '.join(alike)} reached that very value: the search does not tell them apart")
     if len(results.objectives) > 1:
         lines.append("front: " + "; ".join(_point(results, record) for record in results.front()))
     return [*lines, f"  {results.command}", f"  raymask train {folder / BEST}", f"search: {folder}"]
+
+
+def _is_level(record: Record, best: Record) -> bool:
+    return bool(record.curve) and record.curve[-1][1] == best.curve[-1][1]
 
 
 def _point(results: Results, record: Record) -> str:

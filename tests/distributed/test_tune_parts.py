@@ -21,6 +21,7 @@ from raymask.distributed.search import parse
 from raymask.distributed.share import share_out
 from raymask.distributed.space import Space, Trial, Values
 from raymask.distributed.table import Table, rows
+from raymask.distributed.tune import summary
 from raymask.flops import Decoding, Vit, mae_step
 from raymask.overrides import parse as words
 from raymask.progress import Progress
@@ -122,6 +123,15 @@ def test_results_come_back_as_they_were_written(tmp_path: Path):
     assert after.records == before.records
     tree = json.loads((tmp_path / "results.json").read_text())
     assert tree["best"] == "t001" and tree["front"] == ["t001"]
+
+
+def test_trials_that_reach_the_same_are_named_together_and_the_first_of_them_is_the_best(tmp_path: Path):
+    found = results(tmp_path)
+    best = found.best()
+    assert best is not None and best.id == "t001" and len(summary(found, best, tmp_path)) == 4
+    found.records["t002"].curve = [[100, 60.0]]
+    assert found.best() is best
+    assert summary(found, best, tmp_path)[1].startswith("t001, t002 reached that very value")
 
 
 def test_the_table_has_six_columns_and_fits_the_terminal(tmp_path: Path):

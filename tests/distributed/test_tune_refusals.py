@@ -38,6 +38,7 @@ REFUSED = [
     ("trials=4", "'budget' is missing"),
     ("budget=960 name=a/b", "no name of a folder"),
     ("budget=960 trials", "is not key=value"),
+    ("budget=960 mae-laptop", "for instance, preset=mae-laptop"),
 ]
 
 
