@@ -27,7 +27,7 @@ from raymask.distributed.places import Waiting, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
 from raymask.distributed.storage import BUCKET, are_here, check_storage, marked
-from raymask.mirror import agree, refuse_taken
+from raymask.mirror import agree, mirror_of, refuse_taken
 from raymask.reason import first_line
 from raymask.signals import Stopped, StopRequest, asked_to_stop, forget_stop
 from raymask.train import changed, continued, only_here
@@ -67,6 +67,9 @@ def train_on_ray(config: Config) -> Path:
         carried, apart = config.model_copy(update={"run": placed}), config.run.mirror is not None
         with nullcontext() if apart else marked(folder.parent, run=folder.name) as marker:
             _fit(carried, asked, folder, marker)
+    mirror = mirror_of(config.run)
+    if mirror is not None and not (folder / "config.yaml").exists():
+        mirror.bring_run(folder)  # the first worker's disk was another: for the report
     return folder
 
 
