@@ -28,14 +28,7 @@ T = TypeVar("T")
 
 _PATIENCE = 600.0  # seconds for which one file may fail to go through
 _SAID = 3  # attempts after which it is said that there are more
-_RUN = (
-    "config.yaml",
-    "env.json",
-    "metrics.jsonl",
-    "train.log",
-    "eval/*.json",
-    "trackers*",
-)
+_RUN = ("config.yaml", "env.json", "metrics.jsonl", "train.log", "eval/*.json", "trackers*")
 _BAD = "bad_samples.jsonl"
 _ADVICE = "; 'raymask resume' goes on once it can be, or with run.mirror=null from what this disk holds"
 _STATE = "state.json"  # of a checkpoint: the last of its files to come and the first to go
@@ -135,9 +128,8 @@ class Mirror:
             return
         sizes = self._sizes("")
         self._refuse_another(run, sizes)
-        if "config.yaml" in sizes and (
-            newest is None or newest.name <= self._last(self._sizes("checkpoints"))
-        ):
+        known = "config.yaml" in sizes
+        if known and (newest is None or newest.name <= self._last(self._sizes("checkpoints"))):
             return
         self.send_run(run)
         if newest is not None:
