@@ -154,11 +154,10 @@ class Mirror:
 
         Here, too, only the `keep` newest stay.
         """
-        folder, sizes = run / "checkpoints", self._sizes("checkpoints")
-        name = self._last(sizes)
+        folder = run / "checkpoints"
+        name, files = self._newest()
         if not name:
             return None
-        files = {path: size for path, size in sizes.items() if path.startswith(f"{name}/")}
         if self._is_here(folder, name, files):
             checkpoint.point(folder, name)
             return folder / name
@@ -168,6 +167,19 @@ class Mirror:
                 self._bring(f"checkpoints/{path}", into / path.removeprefix(f"{name}/"))
 
         return checkpoint.fill(checkpoint.begin_named(folder, name), save=save, keep=keep)
+
+    def bring_end(self, run: Path, *, keep: int) -> None:
+        """Brings a run that has ended to a disk that lacks its last checkpoint: none of its first worker's."""
+        name, files = self._newest()
+        if name and not self._is_here(run / "checkpoints", name, files):
+            self.bring_run(run)
+            self.bring_latest(run, keep=keep)
+
+    def _newest(self) -> tuple[str, dict[str, int]]:
+        """The checkpoint that `last` names, and the sizes of its files; "" where there is none."""
+        sizes = self._sizes("checkpoints")
+        name = self._last(sizes)
+        return name, {path: size for path, size in sizes.items() if path.startswith(f"{name}/")}
 
     def _is_here(self, folder: Path, name: str, files: dict[str, int]) -> bool:
         """Whether a checkpoint is on this disk as it is in the mirror, and no other one of that name."""

@@ -68,8 +68,8 @@ def train_on_ray(config: Config) -> Path:
         with nullcontext() if apart else marked(folder.parent, run=folder.name) as marker:
             _fit(carried, asked, folder, marker)
     mirror = mirror_of(config.run)
-    if mirror is not None and not (folder / "config.yaml").exists():
-        mirror.bring_run(folder)  # the first worker's disk was another: for the report
+    if mirror is not None:
+        mirror.bring_end(folder, keep=config.train.keep)  # for the report
     return folder
 
 

@@ -42,11 +42,15 @@ def written_recipe(folder: Path) -> Path:
 
 @dataclass
 class Run:
-    """A run in the folder `root`, and the process that a user started for it."""
+    """A run in the folder `root`, and the process that a user started for it.
+
+    apart: how a process begins that has another disk there
+    """
 
     folder: Path
     config: Path
     environment: dict[str, str]
+    apart: tuple[str, ...] = ()
     process: subprocess.Popen = field(init=False)
 
     def train(self, *changes: str) -> None:
@@ -75,7 +79,7 @@ class Run:
         self.folder.parent.mkdir(exist_ok=True)
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*self.apart, sys.executable, *arguments],
                 cwd=self.folder.parent,
                 env=self.environment,
                 stdout=output,

@@ -65,6 +65,12 @@ def nodes(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
 
 
+@pytest.fixture
+def foreign(nodes: Nodes, apart: tuple[str, ...]) -> str:
+    """The address of a node with another disk at `root`, one for all tests that need it."""
+    return (nodes.nodes[1] if len(nodes.nodes) > 1 else nodes.add(apart)).address
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_recipe(tmp_path_factory.mktemp("recipe"))
@@ -98,16 +104,19 @@ def test_a_node_with_another_disk_that_joins_a_run_ends_it_with_a_sentence(
     assert not list(root.glob(".seen-*"))
 
 
-def test_a_node_with_another_disk_is_named_before_a_search_by_the_key_that_helps(nodes: Nodes, root: Path):
+def test_a_node_with_another_disk_is_named_before_a_search_by_the_key_that_helps(
+    nodes: Nodes, root: Path, foreign: str
+):
     said = asked(nodes, root)
-    assert f"root={root} is not seen by the cluster's node 127.0.0.3: checkpoints have to lie" in said
+    assert f"root={root} is not seen by the cluster's node {foreign}: checkpoints have to lie" in said
     assert "set root to a folder that all share (NFS)" in said
 
 
+@pytest.mark.usefixtures("foreign")
 def test_nodes_with_a_disk_each_train_one_run_through_a_bucket(
-    nodes: Nodes, recipe: Path, root: Path, bucket: Bucket
+    nodes: Nodes, recipe: Path, root: Path, apart: tuple[str, ...], bucket: Bucket
 ):
-    run = Run(root / "a", recipe, nodes.environment())
+    run = Run(root / "a", recipe, nodes.environment(), apart)  # wherever the first worker is, it is elsewhere
     settings = "train.steps=42", "train.sharing=fsdp2", "run.mirror=s3://bucket/runs"
     with ended(run):
         run.train(*settings, "workers=2", f"cluster.address={nodes.head.address}")
@@ -118,6 +127,7 @@ def test_nodes_with_a_disk_each_train_one_run_through_a_bucket(
     )
     assert b'"step": 42' in bucket.read("a/metrics.jsonl") and SECRET not in run.output
     assert not list(root.glob("a/checkpoints/.writing_*"))
+    run = Run(root / "a", recipe, nodes.environment())
     with ended(run):
         run.train("train.steps=42", "run.mirror=s3://bucket/runs", "run.resume=true", "workers=null")
         assert run.end() == 0, run.output

@@ -192,6 +192,17 @@ def test_a_mirror_that_is_set_later_gets_all_that_another_machine_needs(bucket: 
     ).read_text()
 
 
+def test_the_end_of_a_run_comes_to_a_disk_that_lacks_its_last_checkpoint(bucket: str, tmp_path: Path):
+    one, two = on_disk(tmp_path / "one", 2, 4), tmp_path / "two"
+    mirror = sent(one, bucket)
+    mirror.bring_run(two)  # as a worker that is not the first leaves a disk
+    mirror.bring_end(two, keep=1)
+    assert checkpoint.latest(two / "checkpoints").name == "step_00000004"
+    (two / "metrics.jsonl").write_text("a line that came after the last checkpoint was sent")
+    mirror.bring_end(two, keep=1)
+    assert (two / "metrics.jsonl").read_text().startswith("a line")
+
+
 def test_a_later_checkpoint_of_the_same_run_on_the_disk_goes_to_the_mirror(bucket: str, tmp_path: Path):
     sent(on_disk(tmp_path / "one", 2, 4), bucket)
     mirror = sent(on_disk(tmp_path / "two", 2, 4, 6), bucket)
