@@ -169,7 +169,7 @@ class Mirror:
         return checkpoint.fill(checkpoint.begin_named(folder, name), save=save, keep=keep)
 
     def bring_end(self, run: Path, *, keep: int) -> None:
-        """Brings a run that has ended to a disk that lacks its last checkpoint: none of its first worker's."""
+        """Brings a run that has ended to a disk that lacks its last checkpoint."""
         name, files = self._newest()
         if name and not self._is_here(run / "checkpoints", name, files):
             self.bring_run(run)
