@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipelines.batch import Batch
-from raymask import run, state
+from raymask import metrics, run, state
 from raymask.augment import finisher
 from raymask.bad import agree
 from raymask.config import to_tree
@@ -128,9 +128,10 @@ def _write(live: Live, done: int, results: dict[str, float]) -> None:
 def _warn(live: Live) -> None:
     """Says, once, if what was measured so far points to a collapse."""
     prototypes = getattr(getattr(live.training.config.method, "head", None), "out_dim", None)
+    lines = list(metrics.read(live.folder / "metrics.jsonl"))
     verdict = judge(
-        [line for line in live.written if "loss" in line],
-        [line for line in live.written if "loss" not in line],
+        [line for line in lines if "loss" in line],
+        [line for line in lines if "loss" not in line],
         uniform=log(prototypes) if prototypes else None,
     )
     if verdict.state == "bad":

@@ -23,7 +23,6 @@ class Live:
     """A run that is under way.
 
     start: the step that it went on from; running, watch, spans: what was summed up since the last line
-    written: on the first rank, all lines of metrics.jsonl
     """
 
     training: Training
@@ -36,11 +35,10 @@ class Live:
     spans: Spans
     start: int
     trackers: Trackers
-    written: list[dict]
 
     def write(self, line: Mapping[str, object]) -> None:
         """A line of metrics.jsonl, on the first rank."""
-        self.written.append(metrics.append(self.folder / "metrics.jsonl", line))
+        metrics.append(self.folder / "metrics.jsonl", line)
 
 
 @contextmanager
@@ -62,8 +60,7 @@ def opened(training: Training, folder: Path, context: RunContext) -> Iterator[Li
     console = Console(folder / "train.log", steps=plan.steps, start=start, leads=world.leads)
     times = Stopwatch(), Spans(training.device)
     trackers = _trackers(training, folder, start, console)
-    written = list(metrics.read(folder / "metrics.jsonl")) if world.leads else []
-    live = Live(training, folder, context, console, loader, running, *times, start, trackers, written)
+    live = Live(training, folder, context, console, loader, running, *times, start, trackers)
     with closing(console), closing(trackers), closing(loader):
         for remark in (
             said,

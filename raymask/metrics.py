@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,12 +94,11 @@ class Running:
                 self.sums[name.removeprefix("sums.")] = value.to(self.device)
 
 
-def append(path: Path, line: Mapping[str, object]) -> dict[str, Any]:
-    """Appends one line in one write, and gives it as written: what is not finite is null, as JSON has it."""
+def append(path: Path, line: Mapping[str, object]) -> None:
+    """Appends one line in one write; what is not finite is null, as JSON has it."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
     with path.open("a") as file:
         file.write(json.dumps(clean) + "\n")
-    return clean
 
 
 def read(path: Path) -> Iterator[dict]:
