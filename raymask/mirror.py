@@ -4,34 +4,33 @@ Files go there with every checkpoint: those of a checkpoint first, then its `sta
 in `checkpoints/last`. So whatever dies whenever, a checkpoint that has a state.json is whole, and so is the
 one that `last` names. A run continues from that one, unless the disk of its first process holds a later one
 of the same run, which goes there then; what a machine lacks is brought to it first.
+
+Nobody can lock a bucket. Who goes on with a run signs it there, and who finds another's signature before it
+sends a checkpoint ends: a machine that was taken for dead, say.
 """
 
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
+import json
+import socket
+import time
+import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
-from tqdm import tqdm
 
 from pipelines.badlog import log_of_rank
-from pipelines.remote import store
-from pipelines.remote.retry import Failure, patiently
 from pipelines.remote.urls import below, public
 from raymask import checkpoint, state
+from raymask.bucket import Bucket
 from raymask.run import Run, refuse_existing
 from raymask.sharded import written_by
 
-T = TypeVar("T")
-
-_PATIENCE = 600.0  # seconds for which one file may fail to go through
-_SAID = 3  # attempts after which it is said that there are more
 _RUN = ("config.yaml", "env.json", "metrics.jsonl", "train.log", "eval/*.json", "trackers*")
+_TIME = "%Y-%m-%d %H:%M:%S"
 _BAD = "bad_samples.jsonl"
-_ADVICE = "; 'raymask resume' goes on once it can be, or with run.mirror=null from what this disk holds"
 _STATE = "state.json"  # of a checkpoint: the last of its files to come and the first to go
+_OWNER = "owner.json"  # who writes there
 
 
 def mirror_of(run: Run) -> "Mirror | None":
@@ -65,20 +64,48 @@ def agree(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Mirror:
-    """The run directory behind `url`. Its methods raise OSError for what does not go through."""
+    """The run directory behind `url`. Its methods raise OSError for what does not go through.
+
+    owner: what this process signed with, if it did
+    """
 
     url: str
+    owner: str = ""
+
+    @property
+    def _bucket(self) -> Bucket:
+        return Bucket(self.url)
+
+    def claimed(self) -> "Mirror":
+        """The mirror as this process's own: whoever wrote there before is refused from now on."""
+        owner = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "since": time.strftime(_TIME)}
+        claim = json.dumps(owner)
+        self._bucket.write(claim, _OWNER)
+        return Mirror(self.url, claim)
+
+    def refuse_displaced(self) -> None:
+        """Raises ValueError if another process has signed since this one did."""
+        found = self._bucket.text(_OWNER) if self.owner else ""
+        if found != self.owner:
+            other = json.loads(found)
+            raise ValueError(
+                f"{self._name()}: {other['host']} goes on with this run since {other['since']}, so it ends "
+                "here, and sends nothing more; 'raymask resume' would take it back"
+            )
+
+    def _name(self) -> str:
+        return f"run.mirror={public(self.url.rpartition('/')[0])}"
 
     def send_run(self, run: Path) -> None:
         """Copies what the first rank wrote beside its checkpoints."""
         for path in sorted(path for pattern in _RUN for path in run.glob(pattern) if path.is_file()):
-            self._send(path, str(path.relative_to(run)))
+            self._bucket.send(path, str(path.relative_to(run)))
 
     def send_bad(self, run: Path, ranks: Iterable[int]) -> None:
         """Copies the lists of bad images of some ranks, each of which has its own."""
         for path in (log_of_rank(run / _BAD, rank) for rank in ranks):
             if path.is_file():
-                self._send(path, path.name)
+                self._bucket.send(path, path.name)
 
     def send_share(self, folder: Path, name: str, *, rank: int) -> None:
         """Copies one rank's files in `folder` into the checkpoint `name`, which is none before `complete`."""
@@ -86,26 +113,24 @@ class Mirror:
 
     def complete(self, folder: Path, name: str, *, keep: int) -> None:
         """Makes a checkpoint, of which all else was sent, the one to continue from; keeps the newest."""
-        self._send(folder / _STATE, f"checkpoints/{name}/{_STATE}")
-        with tempfile.TemporaryDirectory() as beside:
-            pointer = Path(beside) / checkpoint.LAST
-            pointer.write_text(name + "\n")
-            self._send(pointer, f"checkpoints/{checkpoint.LAST}")
-        there = _complete_in(self._sizes("checkpoints"))
+        self.refuse_displaced()
+        self._bucket.send(folder / _STATE, f"checkpoints/{name}/{_STATE}")
+        self._bucket.write(name + "\n", f"checkpoints/{checkpoint.LAST}")
+        there = _complete_in(self._bucket.sizes("checkpoints"))
         for old in sorted(there - {name})[: max(0, len(there) - keep)]:
             self.remove(old)
 
     def remove(self, name: str) -> None:
         """Removes a checkpoint, or what an attempt that died left of one: shares must not mix."""
-        sizes = self._sizes(f"checkpoints/{name}")
+        sizes = self._bucket.sizes(f"checkpoints/{name}")
         if _STATE in sizes:
-            self._try(lambda: store.remove_below(self._at(f"checkpoints/{name}/{_STATE}")), name)
+            self._bucket.remove(f"checkpoints/{name}/{_STATE}")
         if sizes.keys() - {_STATE}:
-            self._try(lambda: store.remove_below(self._at(f"checkpoints/{name}")), name)
+            self._bucket.remove(f"checkpoints/{name}")
 
     def clean(self) -> None:
         """Removes what attempts that died left: half of checkpoints, and those that `last` never named."""
-        sizes = self._sizes("checkpoints")
+        sizes = self._bucket.sizes("checkpoints")
         last, complete = self._last(sizes), _complete_in(sizes)
         for name in sorted({path.split("/")[0] for path in sizes} - {checkpoint.LAST}):
             if name not in complete or name > last:
@@ -113,23 +138,23 @@ class Mirror:
 
     def holds_a_run(self) -> bool:
         """Whether a run is there."""
-        return "config.yaml" in self._sizes("")
+        return "config.yaml" in self._bucket.sizes("")
 
     def discard_if_untrained(self) -> None:
         """Removes a run that was refused before it had learned anything."""
-        names = self._sizes("")
+        names = self._bucket.sizes("")
         if names and not any(name.startswith(("metrics.jsonl", "checkpoints/")) for name in names):
-            self._try(lambda: store.remove_below(self.url), "the run")
+            self._bucket.remove("")
 
     def catch_up(self, run: Path) -> None:
         """Sends what this disk holds beyond the mirror: one that was set later, or could not be reached."""
         newest = checkpoint.latest(run / "checkpoints")
         if not (run / "config.yaml").exists():
             return
-        sizes = self._sizes("")
+        sizes = self._bucket.sizes("")
         self._refuse_another(run, sizes)
         known = "config.yaml" in sizes
-        if known and (newest is None or newest.name <= self._last(self._sizes("checkpoints"))):
+        if known and (newest is None or newest.name <= self._last(self._bucket.sizes("checkpoints"))):
             return
         self.send_run(run)
         if newest is not None:
@@ -142,12 +167,12 @@ class Mirror:
 
         Raises ValueError where that is another run.
         """
-        sizes = self._sizes("")
+        sizes = self._bucket.sizes("")
         self._refuse_another(run, sizes)
         if "config.yaml" in sizes:
-            own = [name for name in sorted(sizes) if not name.startswith("checkpoints/")]
+            own = [name for name in sorted(sizes) if not name.startswith(("checkpoints/", _OWNER))]
             for name in sorted(own, key=lambda name: name == "config.yaml"):  # the sign of a run goes last
-                self._bring(name, run / name)
+                self._bucket.bring(name, run / name)
 
     def bring_latest(self, run: Path, *, keep: int) -> Path | None:
         """The checkpoint to continue from, brought if it is not here; None where the mirror has none.
@@ -164,7 +189,7 @@ class Mirror:
 
         def save(into: Path) -> None:
             for path in files:
-                self._bring(f"checkpoints/{path}", into / path.removeprefix(f"{name}/"))
+                self._bucket.bring(f"checkpoints/{path}", into / path.removeprefix(f"{name}/"))
 
         return checkpoint.fill(checkpoint.begin_named(folder, name), save=save, keep=keep)
 
@@ -177,7 +202,7 @@ class Mirror:
 
     def _newest(self) -> tuple[str, dict[str, int]]:
         """The checkpoint that `last` names, and the sizes of its files; "" where there is none."""
-        sizes = self._sizes("checkpoints")
+        sizes = self._bucket.sizes("checkpoints")
         name = self._last(sizes)
         return name, {path: size for path, size in sizes.items() if path.startswith(f"{name}/")}
 
@@ -185,66 +210,32 @@ class Mirror:
         """Whether a checkpoint is on this disk as it is in the mirror, and no other one of that name."""
         if not all((folder / at).exists() and (folder / at).stat().st_size == files[at] for at in files):
             return False
-        return self._text(f"checkpoints/{name}/{_STATE}") == (folder / name / _STATE).read_text()
+        return self._bucket.text(f"checkpoints/{name}/{_STATE}") == (folder / name / _STATE).read_text()
 
     def _refuse_another(self, run: Path, sizes: dict[str, int]) -> None:
         """Raises ValueError where the mirror is that of another run than the one on this disk."""
         if "config.yaml" not in sizes or not (run / "config.yaml").exists():
             return
         there, here = (
-            yaml.safe_load(text) for text in (self._text("config.yaml"), (run / "config.yaml").read_text())
+            yaml.safe_load(text)
+            for text in (self._bucket.text("config.yaml"), (run / "config.yaml").read_text())
         )
         try:
             state.refuse_another_config(there, here, where=run)
         except ValueError as error:
             raise ValueError(
-                f"run.mirror={public(self.url.rpartition('/')[0])} holds another run named {run.name} than "
+                f"{self._name()} holds another run named {run.name} than "
                 f"{run.parent} ({error}): rename one of the two, or leave the mirror out with run.mirror=null"
             ) from None
 
     def _last(self, sizes: dict[str, int]) -> str:
         """The checkpoint that `last` names, of the files in checkpoints/; "" where there is none."""
-        return self._text(f"checkpoints/{checkpoint.LAST}").strip() if checkpoint.LAST in sizes else ""
-
-    def _text(self, name: str) -> str:
-        return self._try(lambda: store.read(self._at(name)), name).decode()
-
-    def _at(self, name: str) -> str:
-        return below(self.url, name) if name else self.url
-
-    def _sizes(self, folder: str) -> dict[str, int]:
-        return self._try(lambda: store.sizes_below(self._at(folder)), folder or "the run")
+        return self._bucket.text(f"checkpoints/{checkpoint.LAST}").strip() if checkpoint.LAST in sizes else ""
 
     def _send_files(self, paths: list[Path], folder: Path, name: str) -> None:
         for path in paths:
             if path.name != _STATE:
-                self._send(path, f"checkpoints/{name}/{path.relative_to(folder)}")
-
-    def _send(self, path: Path, name: str) -> None:
-        self._try(lambda: store.send(path, self._at(name)), name)
-
-    def _bring(self, name: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._try(lambda: store.bring(self._at(name), path), name)
-
-    def _try(self, action: Callable[[], T], name: str) -> T:
-        where, failed = f"run.mirror={public(self.url)}", 0
-
-        def attempt() -> T:
-            nonlocal failed
-            try:
-                return action()
-            except Failure as failure:
-                failed += 1
-                if failed == _SAID and not failure.final:
-                    text = f"{where} fails ({failure.reason}): {name} is tried for {_PATIENCE:.0f} s"
-                    tqdm.write(text, file=sys.stderr)
-                raise
-
-        try:
-            return patiently(attempt, name, seconds=_PATIENCE)
-        except Failure as failure:
-            raise OSError(f"{name} cannot be exchanged with {where}: {failure.reason}{_ADVICE}") from None
+                self._bucket.send(path, f"checkpoints/{name}/{path.relative_to(folder)}")
 
 
 def _files(folder: Path) -> list[Path]:

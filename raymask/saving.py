@@ -93,6 +93,7 @@ class CheckpointWriter:
         run = self.folder.parent
         with self._agreed(shares):
             if self.world.leads:
+                mirror.refuse_displaced()
                 mirror.remove(name)
         with self._agreed(shares):
             mirror.send_share(here, name, rank=self.world.rank)

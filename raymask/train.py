@@ -17,7 +17,7 @@ from raymask.context import Host, LocalContext, itself
 from raymask.device import describe, pick_device, prepare
 from raymask.disks import Disk, find_disk
 from raymask.fit import fit
-from raymask.mirror import agree, mirror_of, refuse_taken
+from raymask.mirror import Mirror, agree, mirror_of, refuse_taken
 from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.training import Training, assemble
 from raymask.world import World, any_across, barrier, from_environment, joined, together
@@ -37,10 +37,11 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
         if config.run.resume and any_across(begun, device=process.device):
             return _continue(continued(config.run.folder(), config), process, host, patience)
         training = assemble(config, world=process.world, device=process.device)
-        folder, mirror = _create(training), mirror_of(config.run)
+        folder = _create(training)
         with _alone(process, folder, patience):
+            mirror = _claimed(config, process)
             try:
-                _fit_here(training, folder, process, host)
+                _fit_here(training, folder, process, host, mirror)
             except ValueError:
                 if process.disk.keeps:
                     run.discard_if_untrained(folder)
@@ -111,30 +112,36 @@ def _continue(config: Config, process: _Process, host: Host, patience: float) ->
     """Continues the run that `config` names."""
     training, folder = assemble(config, world=process.world, device=process.device), config.run.folder()
     with _alone(process, folder, patience):
-        _clean(config, process)
-        _fit_here(training, folder, process, host)
+        mirror = _claimed(config, process)
+        _clean(folder, process, mirror)
+        _fit_here(training, folder, process, host, mirror)
     return folder
 
 
-def _clean(config: Config, process: _Process) -> None:
-    """Removes what processes that died left of checkpoints, on each disk and in the mirror."""
+def _claimed(config: Config, process: _Process) -> Mirror | None:
+    """The mirror of the run, if it has one, signed by the first rank."""
     mirror = mirror_of(config.run)
+    with together(device=process.device, otherwise="another machine cannot reach run.mirror"):
+        return mirror.claimed() if mirror is not None and process.world.leads else mirror
+
+
+def _clean(folder: Path, process: _Process, mirror: Mirror | None) -> None:
+    """Removes what processes that died left of checkpoints, on each disk and in the mirror."""
     with together(device=process.device, otherwise="another process cannot tidy up"):
         if process.disk.keeps:
-            checkpoint.clean(config.run.folder() / "checkpoints")
+            checkpoint.clean(folder / "checkpoints")
         if mirror is not None and process.world.leads:
             mirror.clean()
 
 
-def _fit_here(training: Training, folder: Path, process: _Process, host: Host) -> None:
+def _fit_here(training: Training, folder: Path, process: _Process, host: Host, mirror: Mirror | None) -> None:
     """Trains with this process and its host. Raises Stopped if it was asked to end before the end."""
     world, device, keep = training.world, training.device, training.config.train.keep
     if world.leads and host is itself:  # a cluster starts workers again that were asked to stop meanwhile
         forget_stop(folder)
     barrier()
-    mirror, stop = mirror_of(training.config.run), process.stop
     local = LocalContext(
-        folder, world=world, device=device, keep=keep, stop=stop, disk=process.disk, mirror=mirror
+        folder, world=world, device=device, keep=keep, stop=process.stop, disk=process.disk, mirror=mirror
     )
     try:
         ended = fit(training, folder, host(local))

@@ -142,6 +142,19 @@ def once(
     return hold, reached
 
 
+def stalled(due: Callable[[str, str], bool]) -> tuple[Hold, threading.Event, threading.Event]:
+    """A hold that lets the first request that is due wait: then the one event is set, until the other is."""
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(method: str, path: str) -> Reply | None:
+        if due(method, path) and not reached.is_set():
+            reached.set()
+            released.wait(DEADLINE)
+        return None
+
+    return hold, reached, released
+
+
 def measured(run: Path, without: tuple[str, ...]) -> list[dict]:
     """metrics.jsonl, but for the values named."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -12,6 +12,7 @@ import torch
 from pipelines.lock import lock
 from pipelines.remote import retry, store
 from raymask import checkpoint
+from raymask.bucket import Bucket
 from raymask.config import load
 from raymask.context import LocalContext
 from raymask.mirror import Mirror
@@ -82,14 +83,14 @@ def test_a_checkpoint_counts_in_the_mirror_only_once_all_of_it_is_there(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = train(config(tmp_path, "run.name=a", f"run.mirror={bucket}", "train.steps=2"))
-    mirror, sent = Mirror(f"{bucket}/a"), Mirror._send
+    mirror, sent = Mirror(f"{bucket}/a"), Bucket.send
 
-    def breaks(self: Mirror, path: Path, name: str) -> None:
+    def breaks(self: Bucket, path: Path, name: str) -> None:
         if name.endswith("optimiser.safetensors"):
             raise OSError("the line is cut")
         sent(self, path, name)
 
-    monkeypatch.setattr(Mirror, "_send", breaks)
+    monkeypatch.setattr(Bucket, "send", breaks)
     newest = run / "checkpoints" / "step_00000002"
     with pytest.raises(OSError, match="cut"):
         mirror.send_share(newest, "step_00000004", rank=0)
@@ -108,7 +109,7 @@ def test_a_name_that_is_taken_in_the_mirror_is_refused(bucket: str, tmp_path: Pa
 def test_a_mirror_that_cannot_be_reached_ends_the_run_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("raymask.mirror._PATIENCE", 0)
+    monkeypatch.setattr("raymask.bucket._PATIENCE", 0)
     monkeypatch.setattr(retry, "FIRST", 0.01)
     with pytest.raises(OSError, match=r"cannot be exchanged with run.mirror=http://127.0.0.1:9/runs"):
         train(config(tmp_path, "run.name=a", "run.mirror=http://127.0.0.1:9/runs"))
@@ -118,10 +119,10 @@ def test_a_mirror_that_cannot_be_reached_ends_the_run_with_a_sentence(
 def test_a_mirror_that_takes_nothing_leaves_no_run_behind(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def takes_nothing(self: Mirror, path: Path, name: str) -> None:
+    def takes_nothing(self: Bucket, path: Path, name: str) -> None:
         raise OSError("access was denied")
 
-    monkeypatch.setattr(Mirror, "_send", takes_nothing)
+    monkeypatch.setattr(Bucket, "send", takes_nothing)
     with pytest.raises(OSError, match="denied"):
         train(config(tmp_path, "run.name=a", f"run.mirror={bucket}"))
     assert not (tmp_path / "disk" / "a").exists()
@@ -201,6 +202,22 @@ def test_the_end_of_a_run_comes_to_a_disk_that_lacks_its_last_checkpoint(bucket:
     (two / "metrics.jsonl").write_text("a line that came after the last checkpoint was sent")
     mirror.bring_end(two, keep=1)
     assert (two / "metrics.jsonl").read_text().startswith("a line")
+
+
+def test_who_finds_another_signature_in_the_mirror_ends_and_completes_nothing_there(
+    bucket: str, tmp_path: Path
+):
+    run = on_disk(tmp_path / "one", 2, 4)
+    mirror = sent(on_disk(tmp_path / "two", 2), bucket)
+    first, second = mirror.claimed(), mirror.claimed()
+    newest = run / "checkpoints" / "step_00000004"
+    with pytest.raises(ValueError, match=r"run.mirror=\S+/runs: \S+ goes on with this run since 20"):
+        first.complete(newest, newest.name, keep=2)
+    assert fsspec.filesystem("memory").cat("/bucket/runs/a/checkpoints/last") == b"step_00000002\n"
+    second.complete(newest, newest.name, keep=2)
+    assert fsspec.filesystem("memory").cat("/bucket/runs/a/checkpoints/last") == b"step_00000004\n"
+    mirror.bring_run(tmp_path / "three")
+    assert not (tmp_path / "three" / "owner.json").exists(), "a signature belongs to the bucket"
 
 
 def test_a_later_checkpoint_of_the_same_run_on_the_disk_goes_to_the_mirror(bucket: str, tmp_path: Path):

@@ -18,12 +18,12 @@ pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
 
 from tests.pipelines.remote.server import Reply  # noqa: E402
-from tests.raymask.bucket import SECRET, Bucket, Machines, measured, once, opened  # noqa: E402
+from tests.raymask.bucket import SECRET, Bucket, Machines, measured, once, opened, stalled  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MIRRORED = ("run.mirror=s3://bucket/runs", "run.resume=true")
-IMPATIENT = "import raymask.mirror; raymask.mirror._PATIENCE = 1; from raymask.cli import main; main()"
+IMPATIENT = "import raymask.bucket; raymask.bucket._PATIENCE = 1; from raymask.cli import main; main()"
 SPEED = (*TIMES, "left")
 Make = Callable[..., Machines]
 FAULTS = {"errors": Reply(500), "a line that is cut": Reply(200, {"Content-Length": "9"}, b"", cut=0)}
@@ -124,6 +124,29 @@ def test_a_kill_inside_an_upload_leaves_the_checkpoint_before_it_to_another_numb
     assert complete(bucket) == {"step_00000006", "step_00000008"}
 
 
+def test_a_machine_that_was_taken_for_dead_ends_once_another_has_gone_on_with_its_run(
+    bucket: Bucket, machines: Make, settings: tuple[str, ...], whole: Path, tmp_path: Path
+):
+    bucket.hold, reached, released = stalled(
+        lambda method, path: (
+            method == "PUT" and path.endswith("a/checkpoints/step_00000004/model.safetensors")
+        )
+    )
+    dead, new = (machines([tmp_path / name], bucket.environment) for name in ("dead", "new"))
+    dead.begin("train", *settings, *MIRRORED)
+    assert reached.wait(500), dead.said()
+    new.begin("train", *settings, *MIRRORED)
+    assert new.end() == [0], new.said()
+    assert "continuing at step 2 of 8" in new.said()
+    released.set()
+    assert dead.end() == [2], dead.said()
+    (sentence,) = dead.sentences()
+    assert "goes on with this run since" in sentence and "'raymask resume' would take it back" in sentence
+    assert_same(new.disks[0] / "a", whole, within=0)
+    assert bucket.read("a/checkpoints/last") == b"step_00000008\n"
+    assert complete(bucket) == {"step_00000006", "step_00000008"}
+
+
 def test_machines_that_share_a_disk_beside_a_mirror_bring_the_run_back_once(
     bucket: Bucket, machines: Make, settings: tuple[str, ...], whole: Path, tmp_path: Path
 ):
@@ -163,7 +186,7 @@ def test_what_a_disk_holds_outlives_a_bucket_that_fails_and_goes_there_later(
 ):
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("raymask.mirror._PATIENCE", 0.5)
+    monkeypatch.setattr("raymask.bucket._PATIENCE", 0.5)
     monkeypatch.setattr(retry, "FIRST", 0.01)
     s3fs.S3FileSystem.clear_instance_cache()
     bucket.hold, _ = once(
