@@ -15,8 +15,9 @@ import typer
 from raymask.cli_data import bench, inspect, pack, verify
 from raymask.cli_jobs import say, status, stop, submit
 from raymask.cli_kinds import Address, Changes, RunOrCheckpoint, RunPath
-from raymask.signals import interrupt_on_sigterm
-from raymask.which import run_or_path
+from raymask.signals import exit_on_sigterm
+from raymask.usage import UsageError, refusal
+from raymask.which import run_or_path, the_run
 
 app = typer.Typer(
     add_completion=False,
@@ -60,7 +61,7 @@ def resume(run: RunPath, changes: Changes = None) -> None:
     """
     from raymask.standing import finished, state_of
 
-    run = run_or_path(run)
+    run = the_run(run)
     if not changes and state_of(run) == "finished":
         print(finished(run))
         return
@@ -143,7 +144,7 @@ def report(run: RunPath, changes: Changes = None) -> None:
     class Reporting(Settings):
         out: str | None = None
 
-    print(write_report(run_or_path(run), out=settings_of(Reporting, changes or []).out))
+    print(write_report(the_run(run), out=settings_of(Reporting, changes or []).out))
 
 
 @app.command()
@@ -223,16 +224,23 @@ def main() -> None:
     """The `raymask` command."""
     # Pillow's remarks on a file name no file; what cannot be used is counted and named by its reader.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    interrupt_on_sigterm()
-    try:
-        app()
-    except Exception as error:
-        from raymask.failures import exit_code, explains_itself, leave, sentence, was_asked_to_stop
+    exit_on_sigterm()
+    from raymask.failures import exit_code, explains_itself, leave, sentence, was_asked_to_stop
 
+    try:
+        code = app(standalone_mode=False) or 0
+    except UsageError as error:
+        print(refusal(error), file=sys.stderr)
+        code = 2
+    except typer.Abort:  # Ctrl-C, as older versions of typer pass it on
+        code = 130
+    except SystemExit as ended:  # by SIGTERM
+        leave(int(ended.code or 0))
+    except Exception as error:
         code, stopped = exit_code(error), was_asked_to_stop(error)
         if code is None or ("debug=true" in sys.argv and not explains_itself(error)):
             raise
         rank = os.environ.get("RANK", "0")  # under torchrun: what only one process met must not be lost
         if rank == "0" or not stopped:
             print(f"rank {rank}: {sentence(error)}" if rank != "0" else sentence(error), file=sys.stderr)
-        leave(code)
+    leave(code)

@@ -32,8 +32,9 @@ def submit(
 
     try:
         ended = follow(client, job, where=where, show=lambda text: print(text, end="", flush=True))
-    except KeyboardInterrupt:
-        raise Stopped(f"no longer following {job.id}, which goes on: see {later}", exit_code=130) from None
+    except (KeyboardInterrupt, SystemExit) as asked:  # by Ctrl-C, or by SIGTERM
+        code = 130 if isinstance(asked, KeyboardInterrupt) else 143
+        raise Stopped(f"no longer following {job.id}, which goes on: see {later}", exit_code=code) from None
     say(about(ended))
     raise typer.Exit(exit_code(ended))
 

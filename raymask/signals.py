@@ -7,29 +7,42 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 _ASKS = (signal.SIGTERM, signal.SIGINT)
 _FILE = ".stop"
 
 
 def ask_to_stop(run: Path) -> None:
-    """Asks whoever trains in this run directory, on whatever machine, to save a checkpoint and end."""
-    (run / _FILE).touch()
+    """Asks whoever trains in this run directory, on whatever machine, to save a checkpoint and end.
+
+    Where there is no directory yet, whoever starts the run is asked.
+    """
+    (run / _FILE if run.is_dir() else _beside(run)).touch()
 
 
 def asked_to_stop(run: Path) -> bool:
     """Whether somebody did since the run was started or resumed."""
-    return (run / _FILE).exists()
+    return (run / _FILE).exists() or _beside(run).exists()
 
 
 def forget_stop(run: Path) -> None:
     """Takes back what was asked before."""
     (run / _FILE).unlink(missing_ok=True)
+    _beside(run).unlink(missing_ok=True)
 
 
-def interrupt_on_sigterm() -> None:
-    """Has SIGTERM end this process as Ctrl-C does, wherever nobody waits for either."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _beside(run: Path) -> Path:
+    return run.with_name(f"{_FILE}-{run.name}")
+
+
+def exit_on_sigterm() -> None:
+    """Has SIGTERM end this process in good order, as Ctrl-C does, wherever nobody waits for either."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

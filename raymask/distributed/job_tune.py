@@ -17,7 +17,8 @@ def tune_command(arguments: list[str], *, here: Path) -> Command:
     from raymask.config import load
     from raymask.distributed.inquiry import settle
     from raymask.distributed.search import parse
-    from raymask.distributed.space import names, open_space
+    from raymask.distributed.space import open_space
+    from raymask.distributed.spaces import names
 
     if not arguments or "=" in arguments[0]:
         raise ValueError(

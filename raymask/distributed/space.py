@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from raymask import overrides
 from raymask.config import Config, build
+from raymask.distributed.spaces import names
 
 Values = dict[str, Any]
 METRIC = "eval/knn20_top1"
@@ -70,12 +71,6 @@ class Space:
         for path, value in values.items():
             _check_plain(value, path=path, space=self.name)
         return values
-
-
-def names() -> list[str]:
-    """The spaces that come with raymask."""
-    found = (Path(entry.name) for entry in files("tune_spaces").iterdir())
-    return sorted(path.stem for path in found if path.suffix == ".py" and not path.stem.startswith("_"))
 
 
 def open_space(source: str) -> Space:

@@ -106,7 +106,8 @@ def test_a_run_that_is_not_there_is_said_so_with_the_one_that_was_meant(
     monkeypatch.chdir(tmp_path)
     for ask in (lambda run: list(status(run, address=None)), lambda run: stop(run, address=None, say=print)):
         with pytest.raises(
-            ValueError, match=r"^there is no run 'first' here, and none of that name in runs/"
+            ValueError,
+            match=r"^there is no run 'first' \(looked for .*/first and .*/runs/first, and no cluster answers",
         ):
             ask("first")
     run_in(tmp_path / "runs" / "first")
@@ -116,7 +117,7 @@ def test_a_run_that_is_not_there_is_said_so_with_the_one_that_was_meant(
 
 
 def test_a_directory_that_is_no_run_is_left_as_it_is(tmp_path: Path):
-    with pytest.raises(ValueError, match="there is no run"):
+    with pytest.raises(ValueError, match="is no run: the directory holds neither config.yaml nor search.yaml"):
         stop(str(tmp_path), address=None, say=print)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,6 @@
 """The command line: one sentence on stderr and an exit code, never a traceback."""
 
+import inspect
 import json
 import os
 import signal
@@ -84,14 +85,57 @@ SENTENCES = {
     ("train", "dino", "data=/no/such/folder"): "the path does not exist",
     ("train", "dino", "mask.ratio=half"): "mask.ratio: 'half' is neither a number nor a schedule",
     ("train", "dino", "oops"): "'oops' is not key=value",
-    ("resume", "/no/such/run"): "is no run directory",
-    ("evaluate", "/no/such/run"): "is no run directory, no checkpoint and no export",
-    ("export", "/no/such/run"): "is no run directory, no checkpoint and no export",
+    ("resume", "/no/such/run"): "there is no run '/no/such/run' (looked for /no/such/run); none has begun",
+    ("resume", "nosuch"): "none has begun in runs/; one elsewhere is given by its directory (run.root/",
+    ("report", "/no/such/run"): "there is no run '/no/such/run'",
+    ("evaluate", "/no/such/run"): "there is no run '/no/such/run'",
+    ("evaluate", "."): "is no run directory, no checkpoint and no export",
+    ("export", "/no/such/run"): "there is no run '/no/such/run'",
+    ("train",): "'train' needs a preset (attmask-high, ",
+    ("tune",): "'tune' needs a space, which says what is searched (dmjd_views, guidance, ",
+    ("submit",): "'submit' needs train or tune and all that follows these words",
+    ("resume",): "'resume' needs the directory of a run or a search, or its name in runs/: none has begun",
+    ("status",): "'status' needs the directory of a run or a search, its name in runs/, or the name of a job",
+    ("stop",): "'stop' needs the directory of a run or a search, its name in runs/, or the name of a job",
+    ("evaluate",): "'evaluate' needs a run, one of its checkpoints",
+    ("export",): "'export' needs a run, one of its checkpoints",
+    ("report",): "'report' needs the directory of a run",
+    ("pack",): "'pack' needs data: a folder of images",
+    ("pack", "photos"): "'pack' needs a new folder for the shards as well",
+    ("inspect",): "'inspect' needs data: a folder of images",
+    ("verify",): "'verify' needs data: a folder of images",
+    ("train", "dino", "--epochs=3"): "no such option: --epochs; settings are given as KEY=VALUE",
+    ("status", "a", "b"): "'status': got unexpected extra argument(s) (b); 'raymask status --help' says",
+    ("frobnicate",): "no such command 'frobnicate': 'raymask --help' lists the verbs",
     ("export", "/no/such/run", "netwrok=teacher"): "unknown key 'netwrok': did you mean 'network'?",
     ("pack", "/no/such/folder", "/tmp/never"): "the path does not exist",
     ("pack", "/no/such/folder", "/tmp/never", "holdot=0.1"): "unknown key 'holdot': did you mean 'holdout'?",
     ("inspect", "/no/such/folder"): "the path does not exist",
 }
+
+
+def test_every_argument_that_a_verb_needs_is_asked_for_in_our_own_words(call, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in app.registered_commands:
+        assert command.callback is not None
+        verb = command.name or command.callback.__name__
+        parameters = inspect.signature(command.callback).parameters.values()
+        if any(parameter.default is inspect.Parameter.empty for parameter in parameters):
+            assert f"'{verb}' needs " in refused(call, verb)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_trains_nothing_is_ended_at_once_with_the_signals_exit_code(call, monkeypatch, number, code):
+    def asked(*_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("pipelines.pack.pack", asked)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ended, out, err = call("pack", "photos", "shards")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended, out) == (code, "") and "Traceback" not in err
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), SENTENCES.items(), ids=lambda value: str(value)[:60])

@@ -10,7 +10,8 @@ from raymask.distributed.grid import grid
 from raymask.distributed.lineage import as_schedules
 from raymask.distributed.objectives import resolve
 from raymask.distributed.proposals import Proposer
-from raymask.distributed.space import configure, names, open_space
+from raymask.distributed.space import configure, open_space
+from raymask.distributed.spaces import names
 
 CASES = [(name, preset) for name in names() for preset in open_space(name).presets]
 MOVED = [(name, preset) for name, preset in CASES if open_space(name).mutations]

@@ -1,0 +1,85 @@
+"""Who carries a run to workers: a mark beside its directory, from the command on, while its process lives.
+
+    ROOT/.seen-01234567-NAME    locked by the driver of the run ROOT/NAME; it holds what is waited for
+
+Nothing heavy is imported, so that asking costs nothing.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from pipelines.lock import is_locked, lock
+from raymask.signals import forget_stop
+
+
+def drivers(folder: Path) -> list[Path]:
+    """The marks of those that carry the run in `folder` to workers, each locked while its process lives."""
+    return list(folder.parent.glob(f".seen-????????-{escape(folder.name)}"))
+
+
+def is_driven(folder: Path) -> bool:
+    """Whether somebody carries a run to workers, though its directory need not be there yet."""
+    return any(is_locked(mark) for mark in drivers(folder))
+
+
+def waits_for(folder: Path) -> tuple[str, float] | None:
+    """What the driver of a run said last that it waits for, and seconds since; None where it does not."""
+    for mark in drivers(folder):
+        with suppress(OSError):  # it may have gone meanwhile
+            text = mark.read_text() if is_locked(mark) else ""
+            if text:
+                return text, max(0.0, time.time() - mark.stat().st_mtime)
+    return None
+
+
+def note(mark: Path, text: str) -> None:
+    """Says in a driver's mark what its run waits for; nothing, if it does not wait any more."""
+    with suppress(OSError):  # somebody removed it: that is no reason to end a run
+        if mark.exists():
+            mark.write_text(text)
+
+
+@contextmanager
+def driving(folder: Path) -> Iterator[Path]:
+    """Marks this process as the driver of the run in `folder`; what killed ones left is removed.
+
+    Raises ValueError where no mark can be written. What was asked of a run that never began goes with it.
+    """
+    for left in drivers(folder):
+        if not is_locked(left):
+            left.unlink(missing_ok=True)
+    with marked(folder.parent, run=folder.name) as mark:
+        try:
+            yield mark
+        finally:
+            if not folder.exists():
+                forget_stop(folder)
+
+
+@contextmanager
+def marked(root: Path, *, run: str | None = None) -> Iterator[Path]:
+    """A locked file in `root`, for as long as others may look for it. The name is new: no cache knows it.
+
+    A root that was made for it goes with it, if nothing else came there. Raises ValueError where none can be
+    written.
+    """
+    new = f".seen-{uuid.uuid4().hex[:8]}"
+    marker, made = root / (new if run is None else f"{new}-{run}"), not root.exists()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        held = marker.open("ab")
+    except OSError as error:
+        raise ValueError(f"{root} cannot be written to ({error.strerror}): name another folder") from error
+    with held:
+        lock(held, busy=f"{marker} is taken")
+        try:
+            yield marker
+        finally:
+            with suppress(OSError):
+                marker.unlink(missing_ok=True)
+                if made:
+                    root.rmdir()
