@@ -23,7 +23,7 @@ from raymask.distributed.bootstrap import connected
 from raymask.distributed.follow import followed
 from raymask.distributed.job_command import paths
 from raymask.distributed.lifeline import Lifeline
-from raymask.distributed.places import Waiting, give_back, waiting
+from raymask.distributed.places import Waiting, forget, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
 from raymask.distributed.storage import BUCKET, are_here, check_storage, marked
@@ -126,6 +126,7 @@ def _fit(config: Config, asked: Request, folder: Path, marker: Path | None) -> N
             lifeline.wait()
             give_back(folder)
             _say("the process that watches the workers died: all start again from the last checkpoint")
+    forget(folder)
     if outcome:
         raise driven.stopped()
 

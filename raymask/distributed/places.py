@@ -134,6 +134,11 @@ def free_noted(run: Path) -> None:
         noted.unlink()
 
 
+def forget(run: Path) -> None:
+    """Removes what workers noted: Ray has ended them, and freed their place."""
+    (run / _NOTE).unlink(missing_ok=True)
+
+
 def _free(name: str) -> None:
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group

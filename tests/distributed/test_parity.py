@@ -131,6 +131,7 @@ def test_a_run_goes_on_as_one_process_or_two_with_weights_whole_or_shared(photos
     whole = train(load(str(tiny), [*common, "run.name=whole"]))
     shared = train_on_ray(load(str(tiny), [*common, "run.name=shared", "workers=2", "train.sharing=fsdp2"]))
     assert (shared / "checkpoints" / "step_00000002" / "shards").is_dir()
+    assert not (shared / ".place").exists(), "what workers note of their place goes with them"
     assert_same_but_for_rounding(shared, whole)
 
     def back(run: Path) -> None:
