@@ -48,6 +48,16 @@ def expand(
     return found
 
 
+def located(path: str, *, here: Path) -> tuple[str, bool]:
+    """A path of this machine, or a list by its `@file`, made absolute; and whether there can be something.
+
+    Links stay as they are: on another machine they may lead elsewhere.
+    """
+    mark, bare = ("@", path[1:]) if path.startswith("@") else ("", path)
+    found = (here / Path(bare).expanduser()).absolute()
+    return f"{mark}{found}", found.exists() or any(sign in bare for sign in "*?[{")
+
+
 def _shown(command: str) -> str:
     """As much of a command as can hold no password."""
     return repr(" ".join([*command.split()[:1], *["..."] * (len(command.split()) > 1)]))

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from pipelines.data import Data
+from pipelines.paths import located
 from pipelines.settings import Settings
 from raymask import overrides, presets
 from raymask.convbackbone import AnyBackbone
@@ -101,12 +102,10 @@ def anchored(config: Config) -> Config:
 
 
 def _anchored(place: str) -> str:
-    """Links stay as they are: on another machine they may lead elsewhere."""
-    mark, bare = ("@", place[1:]) if place.startswith("@") else ("", place)
-    path = Path(bare).expanduser()
-    if "://" in bare or bare.startswith("pipe:") or not (path.exists() or any(s in bare for s in "*?[{")):
+    if "://" in place or place.startswith("pipe:"):
         return place
-    return f"{mark}{path.absolute()}"
+    found, there = located(place, here=Path.cwd())
+    return found if there else place
 
 
 def to_tree(config: Config) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.paths import located
+
 if TYPE_CHECKING:
     from raymask.config import Config
 
@@ -120,14 +122,13 @@ def _is_relative(path: str) -> bool:
 
 
 def _absolute(dotted: str, path: str, *, here: Path) -> str:
-    mark, bare = ("@", path[1:]) if path.startswith("@") else ("", path)
-    found = here / bare
-    if not any(sign in bare for sign in "*?[{") and not found.exists() and dotted not in _FILES:
+    found, there = located(path, here=here)
+    if not there and dotted not in _FILES:
         raise ValueError(
-            f"{dotted}={path} is relative, and there is no {found}: {_PACKAGE}, so give the absolute "
-            "path that the cluster's nodes see"
+            f"{dotted}={path} is relative, and there is no {found.removeprefix('@')}: {_PACKAGE}, so give "
+            "the absolute path that the cluster's nodes see"
         )
-    return f"{mark}{found}"
+    return found
 
 
 def config_file(source: str, *, here: Path) -> tuple[str, tuple[str, ...]]:
