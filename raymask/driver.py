@@ -26,6 +26,18 @@ def is_driven(folder: Path) -> bool:
     return any(is_locked(mark) for mark in drivers(folder))
 
 
+def refuse_driven(folder: Path, *, patience: float) -> None:
+    """Raises ValueError where somebody else still carries the run to workers after so many seconds."""
+    until = time.monotonic() + patience
+    while is_driven(folder):
+        if time.monotonic() >= until:
+            raise ValueError(
+                f"another process trains in {folder}, or starts its workers: see 'raymask status {folder}', "
+                f"or end it first with 'raymask stop {folder}'"
+            )
+        time.sleep(0.5)
+
+
 def waits_for(folder: Path) -> tuple[str, float] | None:
     """What the driver of a run said last that it waits for, and seconds since; None where it does not."""
     for mark in drivers(folder):
@@ -38,9 +50,11 @@ def waits_for(folder: Path) -> tuple[str, float] | None:
 
 def note(mark: Path, text: str) -> None:
     """Says in a driver's mark what its run waits for; nothing, if it does not wait any more."""
-    with suppress(OSError):  # somebody removed it: that is no reason to end a run
-        if mark.exists():
-            mark.write_text(text)
+    with suppress(OSError), mark.open("r+") as file:  # that somebody removed it is no reason to end a run
+        if not text and not mark.stat().st_size:
+            return
+        file.truncate()
+        file.write(text)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -69,11 +68,6 @@ class Run(Settings):
         """The run directory, as an absolute path."""
         assert self.name, "a loaded config has a run name"
         return (Path(self.root).expanduser() / self.name).resolve()
-
-
-def drivers(folder: Path) -> list[Path]:
-    """The marks of those that carry the run in `folder` to workers, each locked while its process lives."""
-    return list(folder.parent.glob(f".seen-????????-{escape(folder.name)}"))
 
 
 def create(run: Run) -> Path:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from pipelines.lock import is_locked
 from pipelines.names import printable
 from raymask import checkpoint
-from raymask.run import LOCK, drivers
+from raymask.driver import is_driven, waits_for
+from raymask.run import LOCK
 from raymask.signals import asked_to_stop
 
 
@@ -81,13 +82,17 @@ def standing(folder: Path) -> Standing | None:
     )
 
 
-State = Literal["running", "stopping", "stopped", "finished"]
+State = Literal["starting", "running", "stopping", "stopped", "finished"]
+ACTIVE: tuple[State, ...] = ("starting", "running", "stopping")  # somebody is at it
 
 
 def state_of(folder: Path) -> State:
     """Whether somebody trains or searches in `folder`, and if not, whether anything is left to do."""
-    if is_locked(folder / LOCK) or any(is_locked(mark) for mark in drivers(folder)):
-        return "stopping" if asked_to_stop(folder) else "running"
+    works = is_locked(folder / LOCK)
+    if works or is_driven(folder):
+        if asked_to_stop(folder):
+            return "stopping"
+        return "running" if works or waits_for(folder) is None else "starting"
     if (folder / "search.yaml").exists():
         return "finished" if (folder / "best.yaml").exists() else "stopped"
     found = standing(folder)
@@ -115,8 +120,11 @@ def finished(folder: Path) -> str:
 def described(folder: Path, state: State) -> list[str]:
     """A run or a search, for a terminal: its state, where it stands, and what can be done next."""
     search = (folder / "search.yaml").exists()
-    said = [state, *(_of_search if search else _of_run)(folder, runs=state in ("running", "stopping"))]
-    if state == "running":
+    said = [state, *(_of_search if search else _of_run)(folder, runs=state in ACTIVE)]
+    waits = waits_for(folder) if state == "starting" else None
+    if waits is not None:
+        said.insert(1, f"{waits[0]}  (said {tqdm.format_interval(waits[1])} ago)")
+    if state in ("starting", "running"):
         return [*said, f"next: raymask stop {folder}"]
     if state == "stopping":
         return [*said, "it was asked to stop, and writes a checkpoint first"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raymask.signals import ask_to_stop
-from raymask.standing import finished, saved_step, standing, state_of
+from raymask.standing import ACTIVE, finished, saved_step, standing, state_of
 
 GRACE = 300  # seconds that a run has for its last checkpoint
 _EVERY = 10.0  # seconds between two lines
@@ -26,9 +26,10 @@ def stop_here(folder: Path, *, say: Say, seconds: float = GRACE) -> None:
             f"nobody trains in {folder}: there is nothing to stop; 'raymask resume {folder}' goes on with it"
         )
     ask_to_stop(folder)
-    say(f"{folder} is asked to write a checkpoint and end")
+    said = "end before it begins" if before == "starting" else "write a checkpoint and end"
+    say(f"{folder} is asked to {said}")
     begun = spoken = time.monotonic()
-    while (state := state_of(folder)) in ("running", "stopping"):
+    while (state := state_of(folder)) in ACTIVE:
         time.sleep(0.2)
         now = time.monotonic()
         if now - begun > seconds:
@@ -48,6 +49,8 @@ def _reached(folder: Path) -> str:
 
 
 def _ended(folder: Path, *, finished: bool) -> str:
+    if not folder.exists():
+        return f"{folder} was stopped before it began, and left nothing: the same command starts it again"
     found, saved = standing(folder), saved_step(folder)
     of = f" of {found.steps:,}" if found is not None else ""
     at = f" at step {saved:,}{of}" if saved else ""

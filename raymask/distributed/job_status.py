@@ -40,8 +40,8 @@ def about(job: Job) -> str:
 def _progress(folder: Path, jobs: list[Job], client: JobsClient | None, *, where: str) -> list[str]:
     """Where the run stands; from the job's output where its directory cannot be seen from here."""
     active = bool(jobs) and jobs[-1].active
-    if folder.is_dir():
-        state = state_of(folder)
+    state = state_of(folder)
+    if folder.is_dir() or state != "stopped":
         # Its lock may be another machine's.
         return described(folder, "running" if active and state == "stopped" else state)
     if client is None or (active and jobs[-1].status == "PENDING"):

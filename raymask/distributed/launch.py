@@ -9,9 +9,7 @@ import tempfile
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 from tqdm import tqdm
@@ -20,16 +18,19 @@ from pipelines.present import check_present, check_readable
 from raymask.config import Config, to_tree
 from raymask.distributed.bell import Bell
 from raymask.distributed.bootstrap import connected
+from raymask.distributed.driven import Driven
 from raymask.distributed.follow import followed
 from raymask.distributed.job_command import paths
 from raymask.distributed.lifeline import Lifeline
-from raymask.distributed.places import Waiting, forget, give_back, waiting
+from raymask.distributed.places import forget, give_back, waiting
 from raymask.distributed.preflight import Request, alive, fitting, request
 from raymask.distributed.starting import Starting
-from raymask.distributed.storage import BUCKET, are_here, check_storage, marked
+from raymask.distributed.storage import BUCKET, are_here, check_storage
+from raymask.driver import driving, note, refuse_driven
 from raymask.mirror import agree, mirror_of, refuse_taken
 from raymask.reason import first_line
-from raymask.signals import Stopped, StopRequest, asked_to_stop, forget_stop
+from raymask.run import discard_if_untrained
+from raymask.signals import Stopped, StopRequest, forget_stop
 from raymask.train import changed, continued, only_here
 
 WAITING = "ray train"  # the thread that waits for Ray, and may wait for ever where no worker is left
@@ -51,7 +52,26 @@ def train_on_ray(config: Config) -> Path:
             agree(config.run)
     if (folder / "config.yaml").exists():
         continued(folder, config)  # refuses another run's name now, rather than in the workers
-        forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
+    refuse_driven(folder, patience=_DYING)
+    forget_stop(folder)  # once: workers that start again must not forget what was asked meanwhile
+    new = not folder.exists()
+    with driving(folder) as mark:
+        try:
+            _drive(config, mark)
+        except Stopped:
+            if new and not (folder / "config.yaml").exists():
+                discard_if_untrained(folder)  # a worker was about to make it
+            raise
+    mirror = mirror_of(config.run)
+    if mirror is not None:
+        mirror.bring_end(folder, keep=config.train.keep)  # for the report
+    return folder
+
+
+def _drive(config: Config, mark: Path) -> None:
+    """Starts the workers and stays with them to the end. Raises ValueError where they cannot be started."""
+    folder = config.run.folder()
+    note(mark, "Ray and the workers are started, which takes half a minute")
     if config.cluster.address is None:
         _check_files(config)
     with connected(config.cluster, logs=_is_heard(config)):
@@ -64,13 +84,8 @@ def train_on_ray(config: Config) -> Path:
             check_storage(folder.parent, places, key="run.root", instead=BUCKET, say=_say)
         tqdm.write(f"starting {asked}", file=sys.stderr)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
-        carried, apart = config.model_copy(update={"run": placed}), config.run.mirror is not None
-        with nullcontext() if apart else marked(folder.parent, run=folder.name) as marker:
-            _fit(carried, asked, folder, marker)
-    mirror = mirror_of(config.run)
-    if mirror is not None:
-        mirror.bring_end(folder, keep=config.train.keep)  # for the report
-    return folder
+        carried = config.model_copy(update={"run": placed})
+        _fit(carried, asked, folder, mark)
 
 
 def _check_files(config: Config) -> None:
@@ -84,39 +99,25 @@ def _check_files(config: Config) -> None:
 def resume_on_ray(folder: Path, changes: list[str] | tuple[str, ...] = ()) -> Path:
     """Continues a run from its last checkpoint, by as many workers as its config says with the changes."""
     config = changed(folder, changes)
+    refuse_driven(folder, patience=0)
     return train_on_ray(config.model_copy(update={"run": config.run.model_copy(update={"resume": True})}))
 
 
-@dataclass(frozen=True)
-class _Driven:
-    """A run that this process drives: what it asks of the cluster, and what may happen to it."""
-
-    config: Config
-    asked: Request
-    folder: Path
-    marker: Path | None
-    stop: StopRequest
-    bell: Bell
-    places: Waiting
-    starting: Starting
-    lifeline: Lifeline
-
-    def stopped(self) -> Stopped:
-        """What a run ends with that was asked to stop."""
-        return Stopped(
-            f"stopped; continue with 'raymask resume {self.folder}'",
-            exit_code=128 + (self.stop.received or SIGTERM),
-        )
-
-
-def _fit(config: Config, asked: Request, folder: Path, marker: Path | None) -> None:
+def _fit(config: Config, asked: Request, folder: Path, mark: Path) -> None:
     """Runs the workers to the end. Raises what ended them, and Stopped if they were asked to stop."""
     log = None if _is_heard(config) else folder / "train.log"
     shown = nullcontext() if log is None else followed(log)
     lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
-    with StopRequest() as stop, shown, waiting(asked, say=_say) as places:
-        starting = Starting(log, places, compiles=config.train.compile, say=_say)
-        driven = _Driven(config, asked, folder, marker, stop, Bell(), places, starting, lifeline)
+
+    def say(text: str) -> None:
+        _say(text)
+        note(mark, text)
+
+    with StopRequest() as stop, shown, waiting(asked, say=say) as places:
+        starting = Starting(log, places, compiles=config.train.compile, say=say)
+        driven = Driven(config, asked, folder, mark, stop, Bell(), places, starting, lifeline)
+        if driven.is_asked():
+            raise driven.stopped()
         for attempt in range(_AGAIN + 1):
             outcome = _in_thread(driven)
             if not isinstance(outcome, BaseException):
@@ -136,7 +137,7 @@ def _is_heard(config: Config) -> bool:
     return config.debug or config.run.mirror is not None
 
 
-def _in_thread(driven: _Driven) -> int | BaseException:
+def _in_thread(driven: Driven) -> int | BaseException:
     """What the workers returned, or what they ended with.
 
     Ray Train has a thread of its own, so that signals stay ours: they ring for the workers.
@@ -160,19 +161,19 @@ def _in_thread(driven: _Driven) -> int | BaseException:
     return outcome[0]
 
 
-def _watch(driven: _Driven, thread: threading.Thread) -> None:
+def _watch(driven: Driven, thread: threading.Thread) -> None:
     """Until the thread has ended: looks for the cluster, and passes on that the run shall stop."""
     rung = False
     while thread.is_alive():
         thread.join(0.2)
         driven.lifeline.check()
-        driven.starting.look()
-        if driven.stop.received is None and not asked_to_stop(driven.folder):
+        driven.look()
+        if not driven.is_asked():
             continue
         if not rung:
             driven.bell.ring()
             rung = True
-        if driven.places.seconds > _UNHEARD:
+        if driven.places.seconds > _UNHEARD or driven.may_leave:
             raise driven.stopped()
 
 
@@ -180,7 +181,7 @@ def _say(text: str) -> None:
     tqdm.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}", file=sys.stderr)
 
 
-def _trainer(driven: _Driven, notes: str, said: Path) -> Any:
+def _trainer(driven: Driven, notes: str, said: Path) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -192,7 +193,7 @@ def _trainer(driven: _Driven, notes: str, said: Path) -> Any:
         "config": to_tree(config),
         "directory": str(Path.cwd()),
         "bell": driven.bell,
-        "marker": driven.marker,
+        "marker": driven.mark,
     }
     library: Any = ray.train  # its annotations are those of its first version
     function: Any = work

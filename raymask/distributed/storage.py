@@ -7,14 +7,12 @@ import os
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.lock import is_locked, lock
-from raymask.run import drivers
+from raymask.driver import marked
 
 BUCKET = ", or run.mirror to a bucket such as s3://bucket/runs"  # what helps a run instead
 _BEGIN = 60.0  # seconds that a node gets to begin to look, which starts a process there
@@ -62,32 +60,6 @@ def _refusal(what: str, found: Sequence[str], remedy: str, instead: str) -> str:
         f"{what} the cluster's node {found[0]}{more}: checkpoints have to lie where every node can read "
         f"them; {remedy} to a folder that all share (NFS){instead}"
     )
-
-
-@contextmanager
-def marked(root: Path, *, run: str | None = None) -> Iterator[Path]:
-    """A file in `root`, for as long as others may look for it. The name is new: no cache knows it.
-
-    That of the driver of a run names it, and is locked while it lives; what killed ones left is removed.
-    Raises ValueError where none can be written.
-    """
-    new = f".seen-{uuid.uuid4().hex[:8]}"
-    marker = root / (new if run is None else f"{new}-{run}")
-    for left in drivers(root / run) if run is not None else ():
-        if not is_locked(left):
-            left.unlink(missing_ok=True)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        held = marker.open("ab")
-    except OSError as error:
-        raise ValueError(f"{root} cannot be written to ({error.strerror}): name another folder") from error
-    with held:
-        lock(held, busy=f"{marker} is taken")
-        try:
-            yield marker
-        finally:
-            with suppress(OSError):
-                marker.unlink(missing_ok=True)
 
 
 def refuse_blind(marker: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 from pipelines.lock import is_locked
 from raymask.config import load, to_tree
 from raymask.distributed.share import Share, share_out
-from raymask.distributed.storage import look, marked, refuse_blind
+from raymask.distributed.storage import look, refuse_blind
 from raymask.distributed.worker import work
-from raymask.run import drivers
-from raymask.standing import state_of
+from raymask.driver import drivers, driving, marked, note, refuse_driven
+from raymask.signals import ask_to_stop, asked_to_stop
+from raymask.standing import described, state_of
+from raymask.which import find_run
 
 
 def test_what_is_there_is_seen_and_what_is_not_is_not(tmp_path: Path):
@@ -51,19 +53,49 @@ def test_the_mark_of_a_driver_says_that_it_lives_and_goes_with_it(tmp_path: Path
     run = tmp_path / "first"
     (tmp_path / ".seen-01234567-first").touch()  # of a driver that was killed
     (tmp_path / ".seen-01234567-also-first").touch()  # of that of another run
-    with marked(tmp_path, run="first") as marker:
+    with driving(run) as marker:
         assert drivers(run) == [marker] and is_locked(marker)
         assert state_of(run) == "running"
-        with marked(tmp_path, run="first") as other:
+        with driving(run) as other:
             assert set(drivers(run)) == {marker, other}, "whoever lives is left alone"
     assert drivers(run) == [] and state_of(run) == "stopped"
     assert (tmp_path / ".seen-01234567-also-first").exists()
 
 
 def test_a_mark_that_somebody_removed_does_not_end_a_run(tmp_path: Path):
-    with marked(tmp_path, run="first") as marker:
+    with driving(tmp_path / "first") as marker:
         marker.unlink()
+        note(marker, "starting")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_starts_is_found_and_says_what_it_waits_for(tmp_path: Path):
+    run = tmp_path / "runs" / "first"
+    assert find_run(run) is None
+    with driving(run) as mark:
+        note(mark, "waiting for 2 workers with 8 CPU, for 20 s now")
+        note(mark, "waiting for 2 workers, for 80 s now")
+        assert find_run(run) == run and state_of(run) == "starting"
+        assert described(run, "starting") == [
+            "starting",
+            "waiting for 2 workers, for 80 s now  (said 00:00 ago)",
+            "no line of metrics yet",
+            f"next: raymask stop {run}",
+        ]
+        note(mark, "")
+        assert state_of(run) == "running", "they train, perhaps where this machine cannot see it"
+        ask_to_stop(run)
+        assert asked_to_stop(run) and state_of(run) == "stopping" and not run.exists()
+    assert find_run(run) is None and state_of(run) == "stopped"
+    assert not (tmp_path / "runs").exists(), "it left nothing"
+
+
+def test_of_two_processes_that_start_one_run_the_second_is_refused(tmp_path: Path):
+    run = tmp_path / "first"
+    refuse_driven(run, patience=0)
+    with driving(run), pytest.raises(ValueError, match=r"another process trains in .*first, or starts"):
+        refuse_driven(run, patience=0)
+    refuse_driven(run, patience=0)
 
 
 def test_only_nodes_on_which_a_trial_may_live_have_to_see_its_folder():

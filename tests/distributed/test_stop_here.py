@@ -13,6 +13,7 @@ from raymask.distributed import dashboard
 from raymask.distributed.dashboard import NoCluster
 from raymask.distributed.job_status import status
 from raymask.distributed.jobs import stop
+from raymask.driver import driving, note
 from raymask.run import LOCK
 from raymask.signals import asked_to_stop
 from raymask.standing import saved_step
@@ -92,6 +93,32 @@ def test_who_does_not_end_is_waited_for_only_so_long(tmp_path: Path):
             stop_here(run, say=said.append, seconds=1)
 
 
+def test_a_run_that_only_starts_is_asked_to_end_and_leaves_nothing(tmp_path: Path):
+    run, said, begun = tmp_path / "runs" / "first", list[str](), threading.Event()
+
+    def start() -> None:
+        with driving(run) as mark:
+            note(mark, "Ray is started")
+            begun.set()
+            until = time.monotonic() + 20
+            while not asked_to_stop(run) and time.monotonic() < until:
+                time.sleep(0.05)
+            if not asked_to_stop(run):
+                said.append("nobody asked")
+
+    driver = threading.Thread(target=start)
+    driver.start()
+    begun.wait()
+    assert list(status(str(run), address=None))[1] == "      starting"
+    assert stop(str(run), address=None, say=said.append) is None
+    driver.join()
+    assert said == [
+        f"{run} is asked to end before it begins",
+        f"{run} was stopped before it began, and left nothing: the same command starts it again",
+    ]
+    assert not run.parent.exists()
+
+
 def test_a_run_in_runs_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     run_in(tmp_path / "runs" / "first")
@@ -117,7 +144,9 @@ def test_a_run_that_is_not_there_is_said_so_with_the_one_that_was_meant(
 
 
 def test_a_directory_that_is_no_run_is_left_as_it_is(tmp_path: Path):
-    with pytest.raises(ValueError, match="is no run: the directory holds neither config.yaml nor search.yaml"):
+    with pytest.raises(
+        ValueError, match=r"is no run: the directory holds neither config\.yaml nor search\.yaml"
+    ):
         stop(str(tmp_path), address=None, say=print)
     assert list(tmp_path.iterdir()) == []
 
