@@ -17,6 +17,7 @@ from raymask.config import to_tree
 from raymask.context import RunContext
 from raymask.device import moved, peak_memory
 from raymask.evaluate import evaluate
+from raymask.headline import headline
 from raymask.live import Live, opened
 from raymask.pace import pace
 from raymask.parallel import gathered
@@ -121,7 +122,7 @@ def _write(live: Live, done: int, results: dict[str, float]) -> None:
     live.trackers.log(done, results)
     (live.folder / "eval").mkdir(exist_ok=True)
     run.write_json(live.folder / "eval" / f"step_{done:08d}.json", {"step": done, **results})
-    live.console.say(f"step {done}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
+    live.console.say(f"step {done} evaluated: {headline(results)}")
     _warn(live)
 
 

@@ -6,7 +6,7 @@ Nothing heavy is imported, so that asking costs nothing.
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from pipelines.lock import is_locked
 from pipelines.names import printable
 from raymask import checkpoint
 from raymask.driver import is_driven, waits_for
+from raymask.headline import headline
 from raymask.run import LOCK
 from raymask.signals import asked_to_stop
 
@@ -27,7 +28,6 @@ class Standing:
 
     steps: of the whole run; images: seen until the last line, and of the whole run
     left: seconds, at the pace of the last line; age: seconds since that line
-    evaluated: last value of each evaluation, without its eval/; evaluated_at: the step of the last one
     """
 
     step: int
@@ -37,33 +37,21 @@ class Standing:
     left: float | None
     age: float
     loss: float | None = None
-    evaluated: dict[str, float] = field(default_factory=dict)
-    evaluated_at: int | None = None
 
-    def lines(self, *, runs: bool) -> list[str]:
+    def line(self, *, runs: bool) -> str:
         """For a terminal; its pace is of interest as long as it runs."""
         pace = f"  {self.images_per_s:,.0f} images/s" if runs and self.images_per_s else ""
         left = f"  left {tqdm.format_interval(self.left)}" if runs and self.left else ""
         loss = f"  loss {self.loss:.4g}" if self.loss is not None else ""
         seen, images = self.images
         age = f"  (written {tqdm.format_interval(self.age)} ago)"
-        said = [f"step {self.step:,} of {self.steps:,}, {seen:,} of {images:,} images{loss}{pace}{left}{age}"]
-        if self.evaluated:
-            values = "  ".join(f"{printable(name)} {value:.4f}" for name, value in self.evaluated.items())
-            said.append(f"evaluated at step {self.evaluated_at:,}: {values}")
-        return said
+        return f"step {self.step:,} of {self.steps:,}, {seen:,} of {images:,} images{loss}{pace}{left}{age}"
 
 
 def standing(folder: Path) -> Standing | None:
-    """Where the run in `folder` stands; None where it has written no line of metrics yet."""
+    """Where the run in `folder` stands; None where it has written no line of training yet."""
     path = folder / "metrics.jsonl"
-    last, evaluated, evaluated_at = None, {}, None
-    for line in _lines(path):
-        if "progress" in line:
-            last = line
-        found = {name[5:]: value for name, value in line.items() if name.startswith("eval/")}
-        if found:
-            evaluated, evaluated_at = {n: v for n, v in found.items() if v is not None}, line["step"]
+    last = next((line for line in reversed(_lines(path)) if "progress" in line), None)
     if last is None:
         return None
     steps = round(last["step"] / last["progress"])
@@ -77,9 +65,16 @@ def standing(folder: Path) -> Standing | None:
         left=batch * (steps - last["step"]) / pace if pace else None,
         age=max(0.0, time.time() - path.stat().st_mtime),
         loss=last.get("loss"),
-        evaluated=evaluated,
-        evaluated_at=evaluated_at,
     )
+
+
+def evaluated(folder: Path) -> str | None:
+    """What the last evaluation of a run found, in a line; None before the first one."""
+    for line in reversed(_lines(folder / "metrics.jsonl")):
+        found = {name: value for name, value in line.items() if name.startswith("eval/")}
+        if found:
+            return f"evaluated at step {line['step']:,}: {headline(found)}"
+    return None
 
 
 State = Literal["starting", "running", "stopping", "stopped", "finished"]
@@ -136,7 +131,11 @@ def described(folder: Path, state: State) -> list[str]:
 
 def _of_run(folder: Path, *, runs: bool) -> list[str]:
     found, saved = standing(folder), saved_step(folder)
-    said = found.lines(runs=runs) if found is not None else ["no line of metrics yet"]
+    if found is not None:
+        said = [found.line(runs=runs)]
+    else:
+        said = ["the first line of training is not written yet" if runs else "nothing was trained yet"]
+    said += [measured] if (measured := evaluated(folder)) else []
     if runs or (found is not None and saved == found.step):
         return said
     return [*said, f"its last checkpoint is of step {saved:,}" if saved else "it has no checkpoint yet"]
@@ -154,7 +153,7 @@ def _of_search(folder: Path, *, runs: bool) -> list[str]:
     for trial in trials:
         found = standing(folder / trial["folder"]) if trial["state"] == "running" else None
         if found is not None:
-            said.append(f"{trial['id']}: {found.lines(runs=runs)[0]}")
+            said.append(f"{trial['id']}: {found.line(runs=runs)}")
     return said
 
 

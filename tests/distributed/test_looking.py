@@ -79,7 +79,7 @@ def test_a_run_that_starts_is_found_and_says_what_it_waits_for(tmp_path: Path):
         assert described(run, "starting") == [
             "starting",
             "waiting for 2 workers, for 80 s now  (said 00:00 ago)",
-            "no line of metrics yet",
+            "the first line of training is not written yet",
             f"next: raymask stop {run}",
         ]
         note(mark, "")

@@ -10,9 +10,10 @@ import pytest
 
 from pipelines.lock import lock
 from raymask.cli import main
+from raymask.headline import headline
 from raymask.run import LOCK
 from raymask.signals import ask_to_stop
-from raymask.standing import described, standing, state_of
+from raymask.standing import described, evaluated, standing, state_of
 
 
 def write(folder: Path, *lines: dict) -> None:
@@ -35,7 +36,7 @@ def test_nothing_was_written_yet(tmp_path: Path):
     assert standing(tmp_path) is None
     assert described(tmp_path, state_of(tmp_path)) == [
         "stopped",
-        "no line of metrics yet",
+        "nothing was trained yet",
         "it has no checkpoint yet",
         f"next: raymask resume {tmp_path}",
     ]
@@ -47,20 +48,43 @@ def test_the_time_left_is_the_images_left_at_the_last_pace(tmp_path: Path):
     assert found is not None
     assert (found.step, found.steps, found.images_per_s, found.loss) == (50, 200, 20.0, 2.5)
     assert found.left == pytest.approx(150 * 8 / 20)
-    (line,) = found.lines(runs=True)
-    assert line.startswith(
+    assert found.line(runs=True).startswith(
         "step 50 of 200, 400 of 1,600 images  loss 2.5  20 images/s  left 01:00  (written 00:0"
     )
-    assert found.lines(runs=False)[0].startswith("step 50 of 200, 400 of 1,600 images  loss 2.5  (written")
+    assert found.line(runs=False).startswith("step 50 of 200, 400 of 1,600 images  loss 2.5  (written")
 
 
 def test_the_last_evaluation_counts_even_between_lines_and_after_a_torn_one(tmp_path: Path):
     write(tmp_path, {"step": 0, "eval/knn5_top1": 20.0}, training(10), {"step": 10, "eval/knn5_top1": 41.25})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 11, "ima')
-    found = standing(tmp_path)
-    assert found is not None and found.evaluated == {"knn5_top1": 41.25} and found.evaluated_at == 10
-    assert found.lines(runs=True)[1] == "evaluated at step 10: knn5_top1 41.2500"
+    assert evaluated(tmp_path) == "evaluated at step 10: knn5_top1 41.25"
+    assert described(tmp_path, "running")[2] == "evaluated at step 10: knn5_top1 41.25"
+
+
+def test_before_the_first_line_of_training_the_evaluation_of_the_start_is_said(tmp_path: Path):
+    write(tmp_path, {"step": 0, "eval/knn5_top1": 20.0})
+    _, *said, _ = described(tmp_path, "running")
+    assert said == [
+        "the first line of training is not written yet",
+        "evaluated at step 0: knn5_top1 20",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        (
+            {"feature_std": 0.9, "effective_rank": 3.38791, "knn10_top1": 1.0, "knn20_top1": 31.25},
+            "knn20_top1 31.25  effective_rank 3.388",
+        ),
+        ({"knn7_top1": 1.0, "knn7_top5": 2.0, "knn9_top1": 3.0}, "knn7_top1 1"),
+        ({"knn20_top1": 1.0, "linear_top1": 2.0, "finetune_top1": None}, "knn20_top1 1  linear_top1 2"),
+        ({"lidar": 7.0, "feature_std": 0.5}, "lidar 7  feature_std 0.5"),
+    ],
+)
+def test_of_an_evaluation_a_terminal_shows_what_a_person_follows(measured: dict, said: str):
+    assert headline({f"eval/{name}": value for name, value in measured.items()}) == said
 
 
 def test_a_run_that_has_ended_has_no_time_left_and_says_when(tmp_path: Path):
@@ -68,9 +92,7 @@ def test_a_run_that_has_ended_has_no_time_left_and_says_when(tmp_path: Path):
     os.utime(tmp_path / "metrics.jsonl", (0, time.time() - 3700))
     found = standing(tmp_path)
     assert found is not None and found.left == 0
-    assert found.lines(runs=False) == [
-        "step 200 of 200, 1,600 of 1,600 images  loss 2.5  (written 1:01:40 ago)"
-    ]
+    assert found.line(runs=False) == "step 200 of 200, 1,600 of 1,600 images  loss 2.5  (written 1:01:40 ago)"
 
 
 def test_a_loss_that_was_not_finite_is_left_out(tmp_path: Path):
@@ -79,7 +101,7 @@ def test_a_loss_that_was_not_finite_is_left_out(tmp_path: Path):
     assert (
         found is not None
         and found.left is None
-        and found.lines(runs=True)[0].startswith("step 10 of 200, 80 of 1,600 images  (written")
+        and found.line(runs=True).startswith("step 10 of 200, 80 of 1,600 images  (written")
     )
 
 
