@@ -19,6 +19,7 @@ from raymask import checkpoint
 from raymask.driver import is_driven, waits_for
 from raymask.headline import headline
 from raymask.run import LOCK
+from raymask.short import short
 from raymask.signals import asked_to_stop
 
 
@@ -160,7 +161,7 @@ def _of_search(folder: Path, *, runs: bool) -> list[str]:
 def _best(results: dict) -> list[str]:
     for trial in results["trials"]:
         if trial["id"] == results["best"] and trial["curve"]:
-            values = "  ".join(f"{printable(name)} {value}" for name, value in trial["params"].items())
+            values = "  ".join(f"{printable(name)} {short(value)}" for name, value in trial["params"].items())
             return [f"best: {trial['id']}  {results['metric']} {trial['curve'][-1][1]:.4g}  {values}"]
     return []
 

@@ -3,10 +3,10 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
 
 from raymask.distributed.results import Record, Results
+from raymask.short import short
 
 _ROWS = 12
 _INTERVAL = 30.0  # seconds between two lines where nobody looks
@@ -21,14 +21,24 @@ class Table:
         self.start = self.shown = time.monotonic()
         self.height = 0
         self.said: set[str] = set()
+        self.stopped: set[str] = set()  # trials that go on when the search does
 
     def say_once(self, text: str) -> None:
-        """A line above the table, the first time."""
+        """A line above the table, or below the last one, the first time."""
         if text not in self.said:
             self.said.add(text)
             self.height = 0  # the table is drawn again below it
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
+
+    def end(self, *, asked: bool) -> None:
+        """Draws it for the last time. asked: whether the search was asked to stop, so that no trial runs"""
+        records = self.results.records.values()
+        self.stopped = {record.id for record in records if asked and record.state == "running"}
+        self.show(last=True)
+        if self.stopped:
+            names, go = ", ".join(sorted(self.stopped)), "go" if len(self.stopped) > 1 else "goes"
+            self.say_once(f"{names} {go} on with 'raymask resume {self.results.folder}'")
 
     def show(self, *, last: bool = False) -> None:
         """Draws the table again, if it is time."""
@@ -36,7 +46,7 @@ class Table:
         if not last and time.monotonic() - self.shown < (1.0 if alive else _INTERVAL):
             return
         self.shown = time.monotonic()
-        lines = [self.headline(), *(rows(self.results, width=_width()) if alive or last else ())]
+        lines = [self.headline(), *(self._rows() if alive or last else ())]
         if alive and self.height:
             sys.stdout.write(
                 f"\x1b[{self.height}A\x1b[J"
@@ -47,9 +57,9 @@ class Table:
 
     def headline(self) -> str:
         """7/16 trials, 2 running, best 41.25 (t003), 3:12"""
-        states = [record.state for record in self.results.records.values()]
+        states = [_state(record, self.stopped) for record in self.results.records.values()]
         counts = {state: states.count(state) for state in ("running", "stopped", "failed")}
-        ended = len(states) - counts["running"]
+        ended = len(states) - counts["running"] - len(self.stopped)
         best = self.results.best()
         parts = [
             f"{ended}/{self.total} trials",
@@ -60,9 +70,12 @@ class Table:
         seconds = int(time.monotonic() - self.start)
         return ", ".join([*parts, f"{seconds // 60}:{seconds % 60:02d}"])
 
+    def _rows(self) -> list[str]:
+        return rows(self.results, width=_width(), stopped=self.stopped)
 
-def rows(results: Results, *, width: int) -> list[str]:
-    """The best trials and those that run, in six columns."""
+
+def rows(results: Results, *, width: int, stopped: Collection[str] = ()) -> list[str]:
+    """The best trials and those that run, in six columns. stopped: those that ran until the search ended"""
     sign = 1 if results.about["mode"] == "max" else -1
 
     def order(record: Record) -> tuple:
@@ -74,7 +87,7 @@ def rows(results: Results, *, width: int) -> list[str]:
     chosen += [record for record in running if record not in chosen][:_ROWS]
     name = results.about["metric"].removeprefix("eval/")
     cells: list[tuple[str, ...]] = [("trial", "state", "images", name, "seconds", "settings")]
-    cells += [_cells(record) for record in chosen]
+    cells += [_cells(record, stopped) for record in chosen]
     widths = [max(len(row[column]) for row in cells) for column in range(5)]
     lines = (
         "  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1])])
@@ -85,22 +98,15 @@ def rows(results: Results, *, width: int) -> list[str]:
     return [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
 
 
-def _cells(record: Record) -> tuple[str, ...]:
+def _state(record: Record, stopped: Collection[str]) -> str:
+    return "stopped" if record.id in stopped else record.state
+
+
+def _cells(record: Record, stopped: Collection[str]) -> tuple[str, ...]:
     score = f"{record.curve[-1][1]:.4g}" if record.curve else "-"
     settings = "  ".join(f"{path}={short(value)}" for path, value in record.values.items())
-    return record.id, record.state, f"{record.images:,}", score, f"{record.seconds:.0f}", settings
-
-
-def short(value: Any) -> str:
-    """A value in few characters: numbers to three digits, schedules by their kind and numbers."""
-    if isinstance(value, bool | str | None):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(value, int | float):
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-    if isinstance(value, Mapping):
-        below = " ".join(short(below) for key, below in value.items() if key != "kind")
-        return f"{value.get('kind', '')}({below})"
-    return " ".join(short(below) for below in value)
+    state, seconds = _state(record, stopped), f"{record.seconds:.0f}"
+    return record.id, state, f"{record.images:,}", score, seconds, settings
 
 
 def _width() -> int:

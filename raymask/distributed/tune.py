@@ -53,9 +53,10 @@ def tune(space: str, words: Sequence[str] = ()) -> Path:
         how = f"continue it with 'raymask resume {folder}', or name" if (folder / SEARCH).exists() else "name"
         raise ValueError(f"{folder} exists and is never overwritten: {how} another with name=NAME")
     folder.mkdir(parents=True)
-    (folder / SEARCH).write_text(yaml.safe_dump(_described(inquiry, changes), sort_keys=False))
-    (folder / SPACE).write_text(inquiry.space.text)
-    return _run(inquiry)
+    with _alone(folder):
+        (folder / SEARCH).write_text(yaml.safe_dump(_described(inquiry, changes), sort_keys=False))
+        (folder / SPACE).write_text(inquiry.space.text)
+        return _run(inquiry)
 
 
 def resume_tune(folder: Path, *, changes: Sequence[str] = (), asked: dict | None = None) -> Path:
@@ -76,10 +77,11 @@ def resume_tune(folder: Path, *, changes: Sequence[str] = (), asked: dict | None
         raise ValueError(
             f"{folder} is another search ({', '.join(keys)} differ): name this one with name=NAME"
         )
-    search = Search.model_validate(tree["search"])
-    base = load(search.preset, tree["changes"])
-    space = replace(open_space(str(folder / SPACE)), name=Path(search.space).stem)
-    return _run(inquire(search, base, space))
+    with _alone(folder):  # before anything else is looked at or said
+        search = Search.model_validate(tree["search"])
+        base = load(search.preset, tree["changes"])
+        space = replace(open_space(str(folder / SPACE)), name=Path(search.space).stem)
+        return _run(inquire(search, base, space))
 
 
 def is_search(folder: Path) -> bool:
@@ -102,12 +104,12 @@ def _described(inquiry: Inquiry, changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(inquiry: Inquiry) -> Path:
-    """Runs what is left of a search, and writes what it found."""
+    """Runs what is left of a search, in whose directory nobody else does, and writes what it found."""
     results = _results(inquiry)
     ended = [record for record in results.records.values() if record.state != "running"]
     print(f"{inquiry.space.question}\n{inquiry.describe()}", flush=True)
     if len(ended) < inquiry.search.trials:
-        with _alone(inquiry.folder), StopRequest() as stop:
+        with StopRequest() as stop:
             forget_stop(inquiry.folder)
             with connected(inquiry.base.cluster, logs=inquiry.base.debug):
                 from raymask.distributed.tuning import run_trials

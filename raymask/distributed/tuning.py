@@ -50,7 +50,7 @@ def run_trials(inquiry: Inquiry, results: Results, stop: StopRequest) -> None:
         warnings.filterwarnings("ignore", module="sklearn")  # PB2 fits its few points as well as it can
         warnings.filterwarnings("ignore", message="Consider boosting PBT")  # by what workers do not allow
         tuner.fit()
-    table.show(last=True)
+    table.end(asked=ending.asked)
     results.write()
     shutil.rmtree(storage, ignore_errors=True)
     if all(record.state != "running" for record in results.records.values()):

@@ -133,7 +133,7 @@ def _found(arm: str, seed: int, asked: argparse.Namespace) -> dict:
 
 
 def _row(arm: str, seed: int, asked: argparse.Namespace) -> str:
-    from raymask.distributed.table import short
+    from raymask.short import short
 
     tree = _found(arm, seed, asked)
     ended = [trial for trial in tree["trials"] if trial["state"] == "done"]

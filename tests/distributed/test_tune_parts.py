@@ -26,6 +26,7 @@ from raymask.flops import Decoding, Vit, mae_step
 from raymask.overrides import parse as words
 from raymask.progress import Progress
 from raymask.schedules import Steps
+from raymask.standing import described
 from tests.distributed.searching import given
 from tests.raymask.tiny_run import RECIPE
 
@@ -161,6 +162,31 @@ def test_a_table_on_a_terminal_takes_the_place_of_the_one_before(tmp_path: Path,
     table.show(last=True)
     lines = first.count("\n")
     assert lines == 5 and screen.getvalue()[len(first) :].startswith(f"\x1b[{lines}A\x1b[J3/5 trials")
+
+
+def test_a_search_that_was_stopped_shows_no_trial_as_running_and_says_how_to_go_on(tmp_path: Path, capsys):
+    found = results(tmp_path)
+    found.records["t001"].state = found.records["t002"].state = "running"
+    table = Table(found, total=5)
+    table.end(asked=True)
+    said = capsys.readouterr().out
+    assert "running" not in said and said.startswith("1/5 trials, 2 stopped, best 40 (t000)")
+    shown = {line.split()[0]: line.split()[1] for line in said.splitlines()[2:5]}
+    assert shown == {"t000": "done", "t001": "stopped", "t002": "stopped"}
+    assert said.splitlines()[-1] == f"t001, t002 go on with 'raymask resume {tmp_path}'"
+    assert found.records["t001"].state == "running", "results.json knows that it has not ended"
+
+
+def test_numbers_of_settings_have_four_digits_for_people_and_all_in_files(tmp_path: Path):
+    found = results(tmp_path)
+    found.records["t001"].values = found.records["t001"].params = {"mask.ratio": 0.30187498123456789}
+    (line,) = [line for line in rows(found, width=100) if line.startswith("t001")]
+    assert line.endswith("mask.ratio=0.3019")
+    found.write()
+    (tmp_path / "search.yaml").write_text("search: {trials: 3}")
+    assert "best: t001  eval/knn20_top1 60  mask.ratio 0.3019" in described(tmp_path, "stopped")
+    kept = json.loads((tmp_path / "results.json").read_text())["trials"][1]
+    assert kept["values"] == {"mask.ratio": 0.30187498123456789}
 
 
 def test_without_a_terminal_a_line_comes_now_and_then(tmp_path: Path, capsys):

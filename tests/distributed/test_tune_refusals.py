@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from raymask.distributed.tune import tune
+from pipelines.lock import lock
+from raymask.distributed.tune import resume_tune, tune
+from raymask.run import LOCK
 from tests.distributed.searching import given
 
 SPACE = """'''What is tried here?'''
@@ -97,3 +99,12 @@ def test_a_file_that_is_no_space_is_refused(tmp_path: Path, folder: Path):
         space.write_text(text)
         with pytest.raises(ValueError, match=sentence):
             tune(str(space), given(folder, "budget=960"))
+
+
+def test_a_search_that_runs_is_not_resumed_and_nothing_is_said_of_it_before(tmp_path: Path, capsys):
+    (tmp_path / "search.yaml").write_text("search: {}\nchanges: []\n")
+    with (tmp_path / LOCK).open("ab") as held:
+        lock(held, busy="")
+        with pytest.raises(ValueError, match=r"another process searches in .*: wait for it to end, or stop"):
+            resume_tune(tmp_path)
+    assert capsys.readouterr() == ("", "")
