@@ -6,15 +6,17 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
 from raymask.distributed import token
 from raymask.distributed.door import knock, locked, nobody
 from raymask.distributed.lifeline import LostCluster
+from raymask.distributed.session import own_session, remove_session
 from raymask.distributed.settings import Cluster
 from raymask.reason import first_line
-from raymask.signals import signals_kept
+from raymask.signals import Stopped, signals_kept
 
 # Read by Ray when it is imported or by the processes it starts; what a user has set stays.
 _ALWAYS = {
@@ -33,6 +35,8 @@ _LOCAL = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 
+# Ends of a cluster of our own after which nobody asks for Ray's logs.
+_IN_ORDER = (Stopped, ValueError, KeyboardInterrupt, SystemExit)
 _TOKENS = "ray._private.authentication.authentication_token_setup"  # the logger
 
 
@@ -44,7 +48,7 @@ def prepare_environment(*, local: bool) -> None:
 
 @contextmanager
 def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) -> Iterator[None]:
-    """Within it, Ray is initialised on `cluster`; what was started for it ends with it.
+    """Within it, Ray is initialised on `cluster`; what was started for it ends with it, its folder included.
 
     cpus: of a cluster that is started here; None: the cores of this machine
     logs: whether everything that its processes print is shown, and not only what they say through train.log
@@ -72,14 +76,24 @@ def connected(cluster: Cluster, *, cpus: int | None = None, logs: bool = False) 
             token.close()
         else:
             _join(cluster.address, logs=logs)
+    session = own_session() if own else None
     try:
         yield
     except LostCluster:
         raise  # there is nobody to say farewell to, and Ray would wait for an answer
-    except BaseException:
-        ray.shutdown()
+    except BaseException as error:
+        _end(session if isinstance(error, _IN_ORDER) else None)  # else Ray's logs may say why
         raise
+    _end(session)
+
+
+def _end(session: Path | None) -> None:
+    """Leaves the cluster, or ends our own, whose folder goes with it if it is named."""
+    import ray
+
     ray.shutdown()
+    if session is not None:
+        remove_session(session)
 
 
 def _join(address: str, *, logs: bool) -> None:

@@ -23,7 +23,7 @@ from raymask.distributed.follow import followed
 from raymask.distributed.job_command import paths
 from raymask.distributed.lifeline import Lifeline
 from raymask.distributed.places import forget, give_back, waiting
-from raymask.distributed.preflight import Request, alive, fitting, request
+from raymask.distributed.preflight import Request, alive, crowded, fitting, request
 from raymask.distributed.starting import Starting
 from raymask.distributed.storage import BUCKET, are_here, check_storage
 from raymask.driver import driving, note, refuse_driven
@@ -83,6 +83,8 @@ def _drive(config: Config, mark: Path) -> None:
             places = [node for node in nodes if fitting(asked, [node["Resources"]])]
             check_storage(folder.parent, places, key="run.root", instead=BUCKET, say=_say)
         tqdm.write(f"starting {asked}", file=sys.stderr)
+        if config.cluster.cpus is None and (remark := crowded(asked)) is not None:
+            _say(remark)
         placed = config.run.model_copy(update={"root": str(folder.parent), "resume": True})
         carried = config.model_copy(update={"run": placed})
         _fit(carried, asked, folder, mark)

@@ -56,6 +56,20 @@ def request(config: Config, nodes: Sequence[Node]) -> Request:
     return asked
 
 
+def crowded(asked: Request) -> str | None:
+    """What is said where workers share out fewer cores than they are; None where each has one."""
+    if asked.cpus >= 1:
+        return None
+    cores = max(1, int(asked.cpus * asked.most + 0.5))
+    fewer = f"{asked.fewest}:{cores}" if asked.fewest < cores else f"{cores}"
+    if asked.fewest == asked.most:
+        fewer = f"{cores}"
+    return (
+        f"{asked.most} workers share {cores} core{'s' if cores > 1 else ''} and take turns, which costs time "
+        f"and the memory of {asked.most} processes: set workers={fewer}, which trains the same run"
+    )
+
+
 def gpus_each(config: Config, nodes: Sequence[Node]) -> float:
     """GPUs of a process that trains: as the config says, else one where a node has any."""
     given = config.cluster.gpus
