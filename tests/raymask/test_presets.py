@@ -112,6 +112,7 @@ RECIPES = {
     "mae": MAE,
     "convmae": {
         "train.epochs": 1600,
+        "train.global_batch": 3072,
         "backbone.dims": (256, 384, 768),
         "backbone.depths": (2, 2, 11),
         "backbone.mlp_ratios": (4.0, 4.0, 4.0),
@@ -134,7 +135,9 @@ RATES = {
     "attmask-high": (5e-4 * 240 / 256, 1e-6, 10),
     "kd-soft": (1e-3, 1e-5, 5),
     "mae": (2.4e-3, 0.0, 40),
+    "convmae": (1.8e-3, 0.0, 40),
     "dmjd": (2e-3, 0.0, 20),
+    "dmjd-vit": (4e-3, 0.0, 20),
 }
 
 
