@@ -13,6 +13,8 @@ from pipelines.formats.hashed import HashedFile
 BLOCK = 512
 END_MARK = bytes(2 * BLOCK)
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
+# Records that tools fill up with zeros after the end mark: 10 KiB, or what `tar -b` is usually told, to 1 MiB.
+RECORDS = (20 * BLOCK, *(BLOCK << power for power in range(12)))
 REGULAR = (b"0", b"\0", b"7")
 FOLDER = b"5"
 NO_DATA = (b"1", b"2", b"3", b"4", FOLDER, b"6")
@@ -63,6 +65,26 @@ def _check(header: bytes, position: int) -> None:
         raise ValueError(f"the header at byte {position:,} is damaged, or this is not a tar")
 
 
+def _check_end(file: int, length: int, position: int) -> None:
+    """Raises ValueError unless nothing but the padding of a tar follows the end mark at `position`.
+
+    Tools stop at the first zero block, and so would lose what lies behind one that damage has made, and
+    behind the first of two tars that were joined. Reads two megabytes at most.
+    """
+    rest, most = length - position, max(RECORDS)
+    pieces = (position, most), (max(position, length - most), most)
+    if any(os.pread(file, size, start).strip(b"\0") for start, size in pieces):
+        raise ValueError(
+            f"it goes on after its end mark at byte {position:,}: it is damaged there, or two tars were "
+            "joined by cat: make it again (tar -A joins tars)"
+        )
+    if not any(length % record == 0 and rest < record + len(END_MARK) for record in RECORDS):
+        raise ValueError(
+            f"it is zero from byte {position:,} on, for {rest:,} bytes, more than the padding of an end mark: "
+            "it was not written or copied to its end: copy it again, or make it again without tar -b"
+        )
+
+
 def members(file: int, length: int) -> Iterator[Member]:
     """The files, links and devices of the open tar `file` (a descriptor) of `length` bytes, in their order.
 
@@ -76,7 +98,7 @@ def members(file: int, length: int) -> Iterator[Member]:
                 f"it is truncated: it ends after {length:,} bytes without an end-of-archive mark"
             )
         if not header.strip(b"\0"):
-            return
+            return _check_end(file, length, position)
         _check(header, position)
         kind, data = header[156:157], position + BLOCK
         size = _size(header, kind, pax)
@@ -105,7 +127,7 @@ def _size(header: bytes, kind: bytes, pax: dict[bytes, bytes]) -> int:
     """The bytes that follow a header. Links, devices and folders have none, whatever they claim."""
     if kind in NO_DATA:
         return 0
-    if kind == b"S":
+    if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
         raise ValueError("it holds a sparse file, which cannot be read in place: pack it without --sparse")
     if b"size" in pax and kind not in EXTENDED:
         return int(pax[b"size"]) if pax[b"size"].isdigit() else -1

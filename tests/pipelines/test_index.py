@@ -105,6 +105,65 @@ def test_a_truncated_tar_is_an_error_that_names_it(tmp_path, keep):
         build_index(path)
 
 
+def holed(path, *, zeros):
+    """A tar of six images with zeros from the header of the fourth on, for so many blocks or to its end."""
+    data = bytearray(shard(path, count=6).read_bytes())
+    place = data.find(b"0003.jpg\0")
+    end = len(data) if zeros is None else place + 512 * zeros
+    data[place:end] = bytes(end - place)
+    path.write_bytes(data)
+    return path, place
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+def test_a_tar_with_zeros_amid_its_members_is_an_error_not_a_shorter_tar(tmp_path, zeros):
+    path, place = holed(tmp_path / "hole.tar", zeros=zeros)
+    with pytest.raises(ShardError, match=rf"hole\.tar: it goes on after its end mark at byte {place:,}"):
+        build_index(path)
+
+
+@pytest.mark.parametrize("more", [0, 1 << 20, 3 << 20])
+def test_a_tar_whose_tail_is_zero_is_an_error_not_a_shorter_tar(tmp_path, more):
+    path, place = holed(tmp_path / "holed.tar", zeros=None)
+    os.truncate(path, place + 11 * 1024 + more)
+    with pytest.raises(ShardError, match=rf"holed\.tar: it is zero from byte {place:,} on"):
+        build_index(path)
+
+
+def test_two_tars_joined_by_cat_are_an_error_however_long_the_first_ones_padding(tmp_path):
+    one, two = (shard(tmp_path / f"{name}.tar").read_bytes() for name in "ab")
+    for padding in (0, 512, 5 << 20):
+        (tmp_path / "joined.tar").write_bytes(one + bytes(padding) + two)
+        with pytest.raises(ShardError, match=r"joined\.tar: it goes on after its end mark"):
+            build_index(tmp_path / "joined.tar")
+
+
+@pytest.mark.parametrize("record", [1024, 10240, 1 << 16, 1 << 20])
+def test_the_padding_of_every_usual_record_is_read_past(tmp_path, record):
+    path = shard(tmp_path / "a.tar", count=6)
+    data = path.read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512) + bytes(1024)
+    path.write_bytes(data + bytes(-len(data) % record))
+    assert len(build_index(path)) == 6
+
+
+def test_a_lone_zero_block_ends_a_tar(tmp_path):
+    path = shard(tmp_path / "a.tar", count=6)
+    data = path.read_bytes().rstrip(b"\0")
+    path.write_bytes(data + bytes(-len(data) % 512 + 512))
+    assert len(build_index(path)) == 6
+
+
+@pytest.mark.parametrize("key", ["GNU.sparse.size", "GNU.sparse.map", "GNU.sparse.major"])
+def test_a_sparse_file_of_any_kind_is_refused(tmp_path, key):
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as file:
+        info = tarfile.TarInfo("a.jpg")
+        info.pax_headers = {key: "1"}
+        file.addfile(info)
+    with pytest.raises(ShardError, match=r"s\.tar: it holds a sparse file"):
+        build_index(tmp_path / "s.tar")
+
+
 def test_a_file_that_is_no_tar_is_an_error_that_names_it(tmp_path):
     (tmp_path / "no.tar").write_bytes(b"hello" * 1000)
     with pytest.raises(ShardError, match=r"no\.tar: .*not a tar"):

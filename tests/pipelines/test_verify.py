@@ -100,6 +100,16 @@ def test_an_index_that_points_to_the_wrong_images_is_found(tmp_path):
     assert found.broken == (f"the index of shard {path} describes other images or labels than lie in it",)
 
 
+def test_a_tar_that_ends_before_its_images_do_is_not_called_whole(tmp_path):
+    path = shard(tmp_path / "a.tar", count=6)
+    data = bytearray(path.read_bytes())
+    place = data.find(b"0003.jpg\0")
+    data[place : place + 512] = bytes(512)
+    path.write_bytes(data)
+    for fast in (True, False):
+        assert f"a.tar: it goes on after its end mark at byte {place:,}" in looked(path, fast=fast).broken[0]
+
+
 def test_foreign_shards_without_an_index_get_none(tmp_path):
     cut = picture(1, size=(200, 200))[:-900]
     content = [("0.jpg", picture(0)), ("1.jpg", cut), ("2.png", b""), ("3.jpg", picture(3))]
