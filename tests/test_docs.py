@@ -1,6 +1,7 @@
 """What the pages refer to exists: files, commands, targets, settings."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def _commands(page: Path) -> list[list[str]]:
     text = re.sub(r"\\\n *", " ", page.read_text())
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S) + re.findall(r"^ {4}.*$", text, re.M)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line.split() for line in lines if line.startswith(("raymask ", "make "))]
+    return [shlex.split(line) for line in lines if line.startswith(("raymask ", "make "))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

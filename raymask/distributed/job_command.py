@@ -64,7 +64,10 @@ def train_command(arguments: list[str], *, here: Path) -> Command:
     from raymask.config import load
 
     if not arguments or "=" in arguments[0]:
-        raise ValueError("say what to train: raymask submit train PRESET|CONFIG [KEY=VALUE]...")
+        raise ValueError(
+            "say what to train, a preset ('raymask presets' lists them) or a YAML file: raymask submit train "
+            "PRESET|CONFIG [KEY=VALUE]..."
+        )
     source, *changes = arguments
     config = load(source, changes)
     name = str(config.run.name)

@@ -22,7 +22,8 @@ def tune_command(arguments: list[str], *, here: Path) -> Command:
 
     if not arguments or "=" in arguments[0]:
         raise ValueError(
-            "say what to search: raymask submit tune SPACE preset=PRESET budget=IMAGES [KEY=VALUE]..."
+            f"say what to search, a space ({', '.join(names())}) or a Python file: raymask submit tune SPACE "
+            "preset=PRESET budget=IMAGES [KEY=VALUE]..."
         )
     source, *words = arguments
     search, changes = parse(source, words)

@@ -82,7 +82,7 @@ REFUSED = {
         "mask.ration=1",
     ): "unknown key 'mask.ration': did you mean 'mask.rat",
     ("dinoo", "data=/a", "run.root=/b"): "unknown preset 'dinoo': did you mean 'dino'?",
-    (): "say what to train: raymask submit train PRESET|CONFIG",
+    (): "say what to train, a preset ('raymask presets' lists them) or a YAML file: raymask submit train",
     ("data=/a",): "say what to train",
     ("../mine.yaml", "data=/a", "run.root=/b"): "the config file ../mine.yaml lies outside",
 }
