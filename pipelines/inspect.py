@@ -15,9 +15,12 @@ from jaxtyping import UInt8
 from pipelines.decode import BadSample, decode
 from pipelines.names import printable
 from pipelines.order import shuffled
+from pipelines.paths import DEFAULT_CACHE
 from pipelines.plan import MAX_PIXELS
 from pipelines.prepare import kind_of
+from pipelines.remote.settings import Cache
 from pipelines.remote.urls import public
+from pipelines.settings import Settings
 from pipelines.source import Source, open_source, open_splits
 from pipelines.streams import stream, uniform
 
@@ -25,6 +28,17 @@ from pipelines.streams import stream, uniform
 
 SAMPLE = 512
 SHOWN = 20  # classes and bad samples that the text names
+
+
+class Inspect(Settings):
+    """What to look at a data set with.
+
+    sheet: PNG file to draw some of the images into, such as sheet.png
+    cache: where shards behind URLs are kept, and how patiently they are asked for
+    """
+
+    sheet: str | None = None
+    cache: Cache = DEFAULT_CACHE
 
 
 @dataclass(frozen=True)
@@ -69,11 +83,13 @@ def inspect(path: str | Path, *, split: str | None = None, sample: int = SAMPLE,
     return _contents(open_source(path, split=split), public(str(path)), sample, seed)
 
 
-def inspect_splits(path: str | Path, *, sample: int = SAMPLE, seed: int = 0) -> dict[str, Contents]:
+def inspect_splits(
+    path: str | Path, *, sample: int = SAMPLE, seed: int = 0, cache: Cache = DEFAULT_CACHE
+) -> dict[str, Contents]:
     """What is in each of the data sets at `path`, by split; a single one has the name ""."""
     return {
         split: _contents(source, f"{public(str(path))} {split}".strip(), sample, seed)
-        for split, source in open_splits(path).items()
+        for split, source in open_splits(path, cache=cache).items()
     }
 
 

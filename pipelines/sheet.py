@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.decode import BadSample
 from pipelines.index import write_atomically
 from pipelines.inspect import draw, look
-from pipelines.prepare import png
+from pipelines.paths import DEFAULT_CACHE
+from pipelines.prepare import kind_of, png
+from pipelines.remote.settings import Cache
 from pipelines.source import Source, open_source
 
 TILE, LINE, GAP = 128, 14, 8  # pixels
@@ -26,16 +28,18 @@ def contact_sheet(
     columns: int = 10,
     seed: int = 0,
     split: str | None = None,
+    cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Writes a PNG of images drawn by key, each with its class and its name; bad ones with their cause.
 
     Raises ValueError where there is no data set, or where the picture cannot be written.
     """
+    check_place(Path(out_png))
     if rows < 1 or columns < 1:
         raise ValueError(
             f"a contact sheet of {rows} x {columns} images is empty: give at least one row and column"
         )
-    source = open_source(path, split=split)
+    source = open_source(path, split=split, cache=cache)
     step = (TILE + GAP, TILE + 2 * LINE + GAP)
     sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), WHITE)
     for place, sample in enumerate(draw(len(source), rows * columns, seed=seed)):
@@ -45,6 +49,21 @@ def contact_sheet(
         write_atomically(Path(out_png), png(sheet))
     except OSError as error:
         raise ValueError(f"cannot write the contact sheet {out_png}: {error.strerror}") from None
+
+
+def check_place(path: Path) -> None:
+    """Raises ValueError where a sheet may not be written: data, or any other file, must never make way."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"the sheet {path} would be a PNG: give it a name that ends in .png")
+    if path.exists() and not _is_png(path):
+        raise ValueError(f"{path} exists and is no PNG: a sheet takes the place of another sheet only")
+
+
+def _is_png(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return kind_of(file.read(16)) == "png"
 
 
 def _tile(source: Source, sample: int) -> Image.Image:

@@ -1,11 +1,16 @@
 """The verbs that look at data, and write shards."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
+from pipelines.names import shown
+from pipelines.settings import Settings
 from raymask.cli_kinds import Changes
+
+Given = TypeVar("Given", bound=Settings)
 
 
 def pack(
@@ -18,9 +23,8 @@ def pack(
     """Pack images into shards, or shards into others: raymask pack photos shards holdout=0.1 format=ffcv."""
     from pipelines.gain import gain
     from pipelines.pack import Packing, pack
-    from raymask.overrides import settings_of
 
-    packing = settings_of(Packing, changes or [])
+    packing = _settings_after(source, Packing, changes, such_as="holdout=0.1")
     packed = pack(source, out, packing)
     print(packed)
     print(gain(source, packed, allow_pipe=packing.allow_pipe))
@@ -28,17 +32,21 @@ def pack(
 
 def inspect(
     source: Annotated[str, typer.Argument(help="whatever pack and train can read", show_default=False)],
-    sheet: Annotated[Path | None, typer.Argument(help="PNG to write a contact sheet to")] = None,
+    changes: Changes = None,
 ) -> None:
-    """Say what is in a data set, with a contact sheet if asked for."""
-    from pipelines.inspect import inspect_splits
-    from pipelines.sheet import contact_sheet
+    """Say what is in a data set, and draw some of its images: raymask inspect shards sheet=sheet.png."""
+    from pipelines.inspect import Inspect, inspect_splits
+    from pipelines.sheet import check_place, contact_sheet
 
-    for split, contents in inspect_splits(source).items():
+    asked = _settings_after(source, Inspect, changes, such_as="sheet=sheet.png")
+    sheet = Path(asked.sheet).expanduser() if asked.sheet is not None else None
+    if sheet is not None:
+        check_place(sheet)
+    for split, contents in inspect_splits(source, cache=asked.cache).items():
         print(contents)
         if sheet is not None:
             path = sheet.with_stem(f"{sheet.stem}_{split}") if split else sheet
-            contact_sheet(source, path, split=split or None)
+            contact_sheet(source, path, split=split or None, cache=asked.cache)
             print(f"  sheet        {path}")
 
 
@@ -48,9 +56,8 @@ def verify(
 ) -> None:
     """Check shards against their checksums and indexes, and decode every image (fast=true: without that)."""
     from pipelines.verify import Verify, verify
-    from raymask.overrides import settings_of
 
-    found = verify(source, settings_of(Verify, changes or []))
+    found = verify(source, _settings_after(source, Verify, changes, such_as="fast=true"))
     print(found)
     if not found.whole:
         raise typer.Exit(1)
@@ -72,3 +79,20 @@ def bench(
 
     for line in bench(settings_of(Bench, changes or [])):
         print(line, flush=True)
+
+
+def _settings_after(source: str, model: type[Given], changes: Sequence[str] | None, *, such_as: str) -> Given:
+    """The settings behind the path of a data set. Raises ValueError, also where more paths stand there.
+
+    A shell makes several words of `*.tar`: taking any but the first for something else would be a guess.
+    """
+    from raymask.overrides import settings_of
+
+    for word in changes or ():
+        if "=" not in word:
+            raise ValueError(
+                f"{shown(word)} is no setting (KEY=VALUE, such as {such_as}), and one data set is looked at "
+                f"in a go, here {shown(source)}: several shards are named together, in quotes: 'a-*.tar', "
+                "'a-{000..127}.tar', @LIST"
+            )
+    return settings_of(model, changes or ())

@@ -91,3 +91,8 @@ def test_a_contact_sheet_that_cannot_be_made_is_one_sentence(tmp_path):
         contact_sheet(root, tmp_path / "sheet.png", rows=0, columns=3)
     with pytest.raises(ValueError, match="cannot write the contact sheet"):
         contact_sheet(root, tmp_path / "nowhere" / "sheet.png")
+    with pytest.raises(ValueError, match=r"000\.jpg would be a PNG"):
+        contact_sheet(root, tmp_path / "d" / "cat" / "000.jpg")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.png exists and is no PNG"):
+        contact_sheet(root, tmp_path / "folder.png")

@@ -225,10 +225,32 @@ def test_a_folder_of_photos_becomes_shards_that_inspect_and_doctor_can_read(call
     source = write_photos(tmp_path / "photos", per_class=4)
     code, out, _ = call("pack", source, tmp_path / "shards", "holdout=0.25")
     assert code == 0 and "train: 6 images of 2 classes" in out
-    code, out, _ = call("inspect", tmp_path / "shards", tmp_path / "sheet.png")
+    code, out, _ = call("inspect", tmp_path / "shards", f"sheet={tmp_path / 'sheet.png'}")
     assert code == 0 and "images       6" in out and (tmp_path / "sheet_val.png").stat().st_size > 1000
     code, out, _ = call("doctor", tmp_path / "shards")
     assert code == 0 and "6 images of 2 classes in train" in out and "WRONG" not in out
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify"])
+def test_a_second_path_is_no_place_to_write_to(call, tmp_path: Path, verb):
+    (tmp_path / "b.tar").write_bytes(b"data")
+    said = refused(call, verb, tmp_path / "a.tar", tmp_path / "b.tar")
+    assert "b.tar is no setting (KEY=VALUE" in said and "in quotes: 'a-*.tar'" in said
+    assert "a-{000..127}.tar" in refused(call, "pack", "a.tar", tmp_path / "never", "out")
+    assert (tmp_path / "b.tar").read_bytes() == b"data" and not (tmp_path / "never").exists()
+
+
+def test_a_sheet_never_takes_the_place_of_anything_but_a_sheet(call, tmp_path: Path):
+    source = write_photos(tmp_path / "photos", per_class=2)
+    manifest, text = tmp_path / "dataset.json", tmp_path / "notes.png"
+    for file in (manifest, text):
+        file.write_text("{}")
+    assert "a name that ends in .png" in refused(call, "inspect", source, f"sheet={manifest}")
+    assert "notes.png exists and is no PNG" in refused(call, "inspect", source, f"sheet={text}")
+    assert [file.read_text() for file in (manifest, text)] == ["{}", "{}"]
+    sheet = tmp_path / "sheet.png"
+    for _ in range(2):
+        assert call("inspect", source, f"sheet={sheet}")[0] == 0 and sheet.stat().st_size > 1000
 
 
 def test_doctor_says_what_is_wrong_with_data_and_exits_with_1(call, tmp_path: Path):
