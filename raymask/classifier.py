@@ -30,6 +30,22 @@ class Classifier(nn.Module):
         logits = self.cls(tokens[:, 0] if self.pooled is None else tokens[:, self.pooled :].mean(1))
         return logits, logits if self.dist is None else self.dist(tokens[:, 1])
 
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return self.cls.out_features
+
+    def answer(self, tokens: Float[Tensor, "r t d"]) -> Float[Tensor, "r c"]:
+        """What it says once it is trained: of two classifiers the mean, as DeiT does and timm."""
+        learned, taught = self(tokens)
+        return (learned + taught) / 2
+
+
+def classifier_of(network: nn.Module) -> Classifier | None:
+    """What a student or teacher trains on labels, or None where its method has no classes."""
+    head = getattr(network, "head", None)
+    return head if isinstance(head, Classifier) else None
+
 
 def classifier(backbone: VisionBackbone, classes: int, *, seed: int) -> Classifier:
     """The classifiers that fit a backbone; the weights are a function of the arguments alone."""
@@ -42,6 +58,17 @@ def classifier(backbone: VisionBackbone, classes: int, *, seed: int) -> Classifi
 def is_distilled(backbone: VisionBackbone) -> bool:
     """Whether a network has a distillation token."""
     return hasattr(backbone.vit, "dist_token")
+
+
+@torch.no_grad()
+def places(logits: Float[Tensor, "r c"], labels: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+    """The place of each image's label among its classes, the likeliest at 0; of equals the lower goes first.
+
+    What is not a number is nobody's best: such an image is not called right.
+    """
+    own = logits.gather(1, labels[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return (~(logits <= own) | ((logits == own) & lower)).sum(1)
 
 
 @torch.no_grad()

@@ -110,16 +110,22 @@ def evaluate(
     run: RunOrCheckpoint,
     changes: Changes = None,
 ) -> None:
-    """Measure a backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true."""
+    """Measure a backbone on the held-out split: raymask evaluate runs/a evaluate.linear=true.
+
+    What was trained on labels also answers by its own classifier: eval/top1 and eval/top5.
+    """
     from raymask.evaluate import evaluate_run
 
-    for name, value in evaluate_run(run_or_path(run), changes or []).items():
+    for name, value in evaluate_run(run_or_path(run), changes or [], say=say).items():
         print(f"{name:24s} {value:.4f}")
 
 
 @app.command()
 def export(run: RunOrCheckpoint, changes: Changes = None) -> None:
-    """Write a folder that plain timm opens, and compare the two. Settings: out=FOLDER network=student."""
+    """Write a folder that plain timm opens, and compare the two. Settings: out=FOLDER network=student.
+
+    What was trained on labels keeps its classifier, both heads of a student with a distillation token.
+    """
     from typing import Literal
 
     from pipelines.settings import Settings

@@ -109,6 +109,10 @@ class ConvBackbone(Settings):
         """Pixels of a patch's side."""
         return self.strides[0] * self.strides[1] * self.strides[2]
 
+    def from_scratch(self) -> "ConvBackbone":
+        """Itself: it has no weights to start from."""
+        return self
+
     def build(self, *, seed: int, mask_token: bool = False, classes: int = 0) -> ConvVisionBackbone:
         """The network on the CPU, in float32, its weights a function of the arguments."""
         if mask_token or classes:

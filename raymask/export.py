@@ -1,5 +1,6 @@
 """A trained backbone as a folder that plain timm opens: model.safetensors and config.json.
 
+What was trained on labels keeps its classifiers, under timm's names, and is a classifier there.
 `timm.create_model("local-dir:FOLDER", pretrained=True)` is all a user of it needs; nothing of raymask.
 """
 
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from raymask import __version__, export_convvit
-from raymask.backbone import VisionBackbone
+from raymask.classifier import Classifier, is_distilled
+from raymask.timm_names import heads_agree, together
 from raymask.trained import EXPORT_CONFIG, WEIGHTS, Trained, load_strictly, open_trained, read_tensors
 from raymask.vit import Backbone
 
@@ -40,7 +42,7 @@ def export(
             export_convvit.verify(trained.backbone, beside)
         else:
             write(trained, beside, network=network)
-            verify(trained.backbone, beside)
+            verify(trained, beside)
         shutil.rmtree(folder, ignore_errors=True)
         beside.replace(folder)
     finally:
@@ -67,14 +69,19 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
     """The weights under timm's names, and what timm and a reader need to know about them."""
     vit, settings = trained.backbone.vit, trained.config.backbone
     assert isinstance(settings, Backbone), "a ConvViT has a writer of its own"
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
+    head = _classifier(trained)
+    whole = vit.state_dict() if head is None else together(vit.state_dict(), head.state_dict())
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in whole.items()}
+    classes = 0 if head is None else head.classes
+    named = {"label_names": list(trained.classes)} if classes and trained.classes else {}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     height, width = (
         side * patch for side, patch in zip(trained.backbone.native, trained.backbone.patch_size)
     )
     about = {
         "architecture": settings.name.split(".")[0],
-        "num_classes": 0,
+        "num_classes": classes,
+        **named,
         "num_features": vit.num_features,
         "global_pool": vit.global_pool,
         "model_args": arguments(settings),
@@ -85,9 +92,9 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
             "crop_pct": _crop_share(trained, max(height, width)),
             "mean": list(trained.config.data.crops.mean),
             "std": list(trained.config.data.crops.std),
-            "num_classes": 0,
+            "num_classes": classes,
             "first_conv": "patch_embed.proj",
-            "classifier": "head",
+            "classifier": ["head", "head_dist"] if is_distilled(trained.backbone) else "head",
         },
         "raymask": {
             "version": __version__,
@@ -98,6 +105,11 @@ def write(trained: Trained, folder: Path, *, network: str) -> None:
         },
     }
     (folder / EXPORT_CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _classifier(trained: Trained) -> Classifier | None:
+    """What timm can classify with, too."""
+    return trained.classifier if heads_agree(trained.backbone) else None
 
 
 def _crop_share(trained: Trained, side: int) -> float:
@@ -122,9 +134,10 @@ def arguments(settings: Backbone) -> dict[str, Any]:
 
 
 def load_in_timm(folder: Path) -> VisionTransformer:
-    """The exported backbone in plain timm. Raises ValueError unless every tensor matches."""
+    """The exported network in plain timm. Raises ValueError unless every tensor matches."""
     about = json.loads((folder / EXPORT_CONFIG).read_text())
-    vit = timm.create_model(about["architecture"], pretrained=False, num_classes=0, **about["model_args"])
+    asked = {"num_classes": about["num_classes"], **about["model_args"]}
+    vit = timm.create_model(about["architecture"], pretrained=False, **asked)
     assert isinstance(vit, VisionTransformer)
     load_strictly(vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
     vit.eval()
@@ -132,22 +145,27 @@ def load_in_timm(folder: Path) -> VisionTransformer:
 
 
 @torch.no_grad()
-def verify(backbone: VisionBackbone, folder: Path) -> float:
-    """The largest difference between our features and plain timm's of the same images at native size.
+def verify(trained: Trained, folder: Path) -> float:
+    """The largest difference between our features or logits and plain timm's, of images of native size.
 
     Raises ValueError beyond TOLERANCE. At other sizes plain timm resamples positions by a rule of its own.
     """
-    vit = load_in_timm(folder)
+    vit, backbone, head = load_in_timm(folder), trained.backbone, _classifier(trained)
     height, width = (side * patch for side, patch in zip(backbone.native, backbone.patch_size))
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     device = next(backbone.parameters()).device
-    ours = backbone(images.to(device))[0].float().cpu()
-    largest = float((vit.forward_features(images) - ours).abs().max())
-    if not largest <= TOLERANCE:
-        raise ValueError(
-            f"{folder}: plain timm's features differ from ours by {largest:.3g} (at most {TOLERANCE})"
-        )
-    return largest
+    ours = backbone(images.to(device))[0].float()
+    tokens = vit.forward_features(images)
+    pairs = {"features": (tokens, ours)}
+    if head is not None:
+        pairs["logits"] = vit.forward_head(tokens), head.to(device).answer(ours)
+    found = {what: float((theirs - own.cpu()).abs().max()) for what, (theirs, own) in pairs.items()}
+    for what, largest in found.items():
+        if not largest <= TOLERANCE:
+            raise ValueError(
+                f"{folder}: plain timm's {what} differ from ours by {largest:.3g} (at most {TOLERANCE})"
+            )
+    return max(found.values())
 
 
 def _is_export(folder: Path) -> bool:

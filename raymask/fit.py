@@ -6,13 +6,16 @@ It knows nothing of who started it: a plain process, torchrun, or a cluster, eac
 from collections.abc import Mapping
 from math import log
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from pipelines.batch import Batch
 from raymask import metrics, run, state
 from raymask.augment import finisher
+from raymask.backbone import VisionBackbone
 from raymask.bad import agree
+from raymask.classifier import Classifier, classifier, classifier_of
 from raymask.config import to_tree
 from raymask.context import RunContext
 from raymask.device import moved, peak_memory
@@ -104,16 +107,32 @@ def _evaluate(live: Live, done: int) -> None:
     """Measures the backbone on the held-out split, all ranks together."""
     _refuse_nan(live)
     training, final = live.training, done == live.training.plan.steps
-    own, config = getattr(training.method, training.config.evaluate.network).backbone, training.config
     with live.watch.paused():
-        backbone = gathered(own, lambda: config.backbone.build(seed=config.run.seed))
+        backbone, own = _whole(training)
         results = evaluate(
-            backbone, training.evaluation, world=training.world, final=final, dtype=training.dtype
+            backbone,
+            training.evaluation,
+            world=training.world,
+            final=final,
+            dtype=training.dtype,
+            classifier=own,
         )
         with together(device=training.device, otherwise=_UNWRITTEN):
             if training.world.leads:
                 _write(live, done, results)
         live.context.report(results, step=done)
+
+
+def _whole(training: Training) -> tuple[VisionBackbone, Classifier | None]:
+    """The evaluated backbone, and the classifier on it where the method trains one. A collective."""
+    config = training.config
+    network: Any = getattr(training.method, config.evaluate.network)
+    seed, own, head = config.run.seed, network.backbone, classifier_of(network)
+    masked = own.mask_token is not None
+    backbone = gathered(own, lambda: config.backbone.build(seed=seed, mask_token=masked))
+    if head is None:
+        return backbone, None
+    return backbone, gathered(head, lambda: classifier(backbone, head.classes, seed=seed))
 
 
 def _write(live: Live, done: int, results: dict[str, float]) -> None:
@@ -148,6 +167,7 @@ def _save(live: Live, done: int) -> None:
         "images": done * training.plan.batch,
         "seed": training.config.run.seed,
         "data": training.source.fingerprint,
+        "classes": list(training.source.classes) if classifier_of(training.method.student) else [],
         "config": to_tree(training.config),
         "versions": run.versions(),
     }

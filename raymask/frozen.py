@@ -14,6 +14,7 @@ from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.settings import Settings
 from raymask.state import part, tensors
 from raymask.teachers import Frozen
+from raymask.timm_names import heads_agree, together
 from raymask.trained import EXPORT_CONFIG, load_strictly, open_trained
 
 Size = tuple[int, int]
@@ -27,8 +28,8 @@ class FrozenNetwork(Settings):
 
     name: any timm model; patches can be dropped for VisionTransformers and CaiT
     pretrained: with timm's weights
-    weights: a file of safetensors under timm's names; or a run or checkpoint, whose student teaches (and to
-        choose patches also one without labels, or an export), which says by itself what network it is
+    weights: a file of safetensors under timm's names; or a run, a checkpoint or an export, whose student
+        teaches (and to choose patches also one without labels), which says by itself what network it is
     image_size: pixels a side that this network sees; None: what the student sees
     normalisation: images come as the student gets them (the released code), or normalised as this network was
         trained on them
@@ -141,20 +142,19 @@ def backbone_of(folder: Path) -> VisionTransformer:
 
 
 def student_of(folder: Path) -> VisionTransformer:
-    """The student of a run or checkpoint with its classifiers, as a plain timm network."""
-    from raymask.config import read  # a config reads the settings of this file
-
-    folder = _newest(folder)
-    state = part(folder, "model")
-    head = _below(state, "student.head.cls.")
-    if not head:
+    """The student of a run, checkpoint or export with its classifiers, as a plain timm network."""
+    trained = open_trained(folder, network="student")
+    if trained.classifier is None:
         raise ValueError(f"{folder} holds no classifier: a teacher must come from a run that learned labels")
-    config = read(folder.parent.parent / "config.yaml")
-    backbone = config.backbone.model_copy(update={"pretrained": False})
-    vit = backbone.build(seed=0, classes=len(head["bias"])).vit
-    own = _below(state, "student.backbone.vit.") | {f"head.{name}": tensor for name, tensor in head.items()}
-    own |= {f"head_dist.{name}": tensor for name, tensor in _below(state, "student.head.dist.").items()}
-    load_strictly(vit, own, where=folder)
+    if not heads_agree(trained.backbone):
+        raise ValueError(
+            f"{folder} cannot teach: timm's {trained.config.backbone.name} classifies another token than the "
+            "run's classifier does; train the teacher on another backbone"
+        )
+    shape = trained.config.backbone.from_scratch()
+    vit = shape.build(seed=0, classes=trained.classifier.classes).vit
+    weights = together(trained.backbone.vit.state_dict(), trained.classifier.state_dict())
+    load_strictly(vit, weights, where=folder)
     return vit
 
 

@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raymask.backbone import VisionBackbone
 from raymask.layer import Layer
 from raymask.methods.method import Method
 from raymask.sharded import full, is_shared
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Parallel = Method | DistributedDataParallel
 Sharing = Literal["ddp", "fsdp2"]
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def parallelise(method: Method, *, world: World, device: torch.device, sharing: Sharing) -> Parallel:
@@ -69,14 +70,14 @@ def _is_shared(method: Parallel) -> "TypeGuard[FSDPModule]":
     return hasattr(method, "set_requires_gradient_sync")
 
 
-def gathered(backbone: VisionBackbone, build: Callable[[], VisionBackbone]) -> VisionBackbone:
-    """A backbone that one rank alone can call, outside of a step: itself, where it is not shared.
+def gathered(part: Part, build: Callable[[], Part]) -> Part:
+    """A part of a method that one rank alone can call, outside of a step: itself, where it is not shared.
 
     Otherwise a copy, for which `build` makes the network. A collective.
     """
-    weights = backbone.vit.state_dict()
+    weights = part.state_dict()
     if not any(is_shared(tensor) for tensor in weights.values()):
-        return backbone
-    copy, device = build(), next(backbone.parameters()).device
-    copy.vit.load_state_dict({name: full(tensor) for name, tensor in weights.items()})
+        return part
+    copy, device = build(), next(part.parameters()).device
+    copy.load_state_dict({name: full(tensor) for name, tensor in weights.items()})
     return copy.to(device)

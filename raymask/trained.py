@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from raymask import checkpoint
 from raymask.backbone import VisionBackbone
+from raymask.classifier import Classifier, classifier
 from raymask.state import describe, matches, part
 from raymask.state import tensors as read_tensors
+from raymask.timm_names import apart
 
 if TYPE_CHECKING:
     from raymask.config import Config
@@ -27,6 +29,8 @@ class Trained:
 
     run: its run directory, or None for an export
     tensors: how many of the network's tensors were loaded, in words
+    classifier: what its method trained on it, or None
+    classes: the names of the classes that this tells apart; none where nobody wrote them down
     """
 
     backbone: VisionBackbone
@@ -34,6 +38,8 @@ class Trained:
     step: int
     run: Path | None
     tensors: str
+    classifier: Classifier | None = None
+    classes: tuple[str, ...] = ()
 
 
 def open_trained(path: Path | str, *, network: Literal["teacher", "student"] | None = None) -> Trained:
@@ -68,28 +74,59 @@ def _open_checkpoint(folder: Path, network: str | None) -> Trained:
     weights = part(folder, "model")
     network = network or config.evaluate.network
     prefix = f"{network}.backbone.vit."
-    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    own = _below(weights, prefix)
     if not own:
         networks = sorted({name.split(".")[0] for name in weights if ".backbone.vit." in name})
         raise ValueError(f"{folder} holds no {network} backbone; it holds {', '.join(networks) or 'none'}")
-    backbone = config.backbone.build(seed=config.run.seed)
+    backbone = config.backbone.from_scratch().build(seed=config.run.seed)
     tensors = load_strictly(backbone.vit, own, where=folder / WEIGHTS)
+    learned = getattr(config.method, "classes", None) is not None and network == "student"
+    head = _below(weights, f"{network}.head.") if learned else {}
     run = folder.parent.parent
     return Trained(
-        backbone.eval(), config, int(state["step"]), run if (run / "config.yaml").exists() else None, tensors
+        backbone.eval(),
+        config,
+        int(state["step"]),
+        run if (run / "config.yaml").exists() else None,
+        tensors,
+        _classifier(backbone, head, where=folder / WEIGHTS),
+        tuple(state.get("classes", ())),
     )
 
 
 def _open_export(folder: Path) -> Trained:
     from raymask.config import build
 
-    about = json.loads((folder / EXPORT_CONFIG).read_text()).get("raymask")
+    said = json.loads((folder / EXPORT_CONFIG).read_text())
+    about = said.get("raymask")
     if about is None:
         raise ValueError(f"{folder / EXPORT_CONFIG} was not written by raymask export")
     config = build(about["config"])
-    backbone = config.backbone.build(seed=config.run.seed)
-    tensors = load_strictly(backbone.vit, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
-    return Trained(backbone.eval(), config, about["step"], None, tensors)
+    backbone = config.backbone.from_scratch().build(seed=config.run.seed)
+    own, head = apart(read_tensors(folder / WEIGHTS))
+    tensors = load_strictly(backbone.vit, own, where=folder / WEIGHTS)
+    return Trained(
+        backbone.eval(),
+        config,
+        about["step"],
+        None,
+        tensors,
+        _classifier(backbone, head, where=folder / WEIGHTS),
+        tuple(said.get("label_names", ())),
+    )
+
+
+def _classifier(backbone: VisionBackbone, weights: dict[str, Tensor], *, where: Path) -> Classifier | None:
+    """The classifier with these weights; None for none."""
+    if not weights:
+        return None
+    head = classifier(backbone, len(weights["cls.bias"]), seed=0)
+    load_strictly(head, weights, where=where)
+    return head.eval()
+
+
+def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
 
 
 def load_strictly(module: nn.Module, weights: dict[str, Tensor], *, where: Path) -> str:

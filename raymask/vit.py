@@ -63,6 +63,10 @@ class Backbone(Settings):
         """Whether the weights come from somewhere."""
         return self.pretrained or self.weights is not None
 
+    def from_scratch(self) -> "Backbone":
+        """The same network, without weights to start from: for those that were trained since."""
+        return self.model_copy(update={"pretrained": False, "weights": None})
+
     def _size(self) -> tuple[int, int]:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipelines.data import open_train_and_val
 from raymask.backbone import VisionBackbone
+from raymask.classifier import Classifier
 from raymask.evaluate.features import Features, pixels
 from raymask.evaluate.health import effective_rank, feature_std, lidar
 from raymask.evaluate.knn import knn_ranks, top_of, unit
@@ -72,8 +73,11 @@ def evaluate(
     world: World = ALONE,
     final: bool = False,
     dtype: torch.dtype | None = None,
+    classifier: Classifier | None = None,
 ) -> dict[str, float]:
     """`eval/NAME`: health, k-NN and, when `final`, the linear probe if asked for; the same on every rank.
+
+    classifier: what the method trained on the backbone, on the classes of the bank: its top-1 and top-5, too
 
     A collective of all ranks of `world`, which divide the work by batches, so that k-NN gives the numbers of
     one process exactly. Where `evaluation.missing` says that there are no accuracies, health is all there is.
@@ -91,7 +95,8 @@ def evaluate(
         results |= _attention(bank, patches=rows * columns) | _lidar(backbone, evaluation, world, dtype)
     if evaluation.queries is None:
         return results
-    queries = share(evaluation.queries)
+    queries = share(evaluation.queries, classifier=classifier)
+    results |= _classified(evaluation, queries, world=world)
     results |= _knn(evaluation, bank, queries, world=world)
     if not final or not (settings.linear or settings.low_shot):
         return results
@@ -162,6 +167,20 @@ def _lidar(
     own = extract_share(backbone, few, world=world, dtype=dtype, cut=cut, views=settings.lidar_views)
     views = gather(own, world=world).cls
     return {"eval/lidar": lidar(views.unflatten(0, (-1, settings.lidar_views)))}
+
+
+def _classified(evaluation: Evaluation, queries: Features, *, world: World) -> dict[str, float]:
+    """What the method's own classifier says right of the queries of all ranks; nothing without one."""
+    from raymask.evaluate.accuracy import Top  # torchmetrics takes seconds to import
+
+    if queries.places is None:
+        return {}
+    results = {}
+    for name, top in ((1, 1), (5, min(5, evaluation.classes))):
+        right = Top(top, together=world.size > 1).to(queries.places.device)
+        right.update(queries.places)
+        results[f"eval/top{name}"] = float(right.compute())
+    return results
 
 
 def _knn(

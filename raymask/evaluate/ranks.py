@@ -15,6 +15,7 @@ from pipelines.bad import BadSamples
 from pipelines.evaluation import EvaluationBatch
 from raymask.backbone import VisionBackbone
 from raymask.bad import agree
+from raymask.classifier import Classifier
 from raymask.evaluate.features import Features, extract
 from raymask.evaluate.settings import LinearRecipe
 from raymask.evaluate.splits import Split
@@ -41,10 +42,12 @@ def extract_share(
     views: int = 1,
     attention: bool = False,
     recipe: LinearRecipe = "dino",
+    classifier: Classifier | None = None,
 ) -> Features:
     """This rank's share of the features of a split. A collective.
 
     recipe: whose features the linear probe wants
+    classifier: who is asked for the place of each label
     cut: what to make of the images, `views` batches of each batch
     Raises the same ValueError on every rank where too many images cannot be used, and one on every rank where
     one cannot go on.
@@ -54,7 +57,9 @@ def extract_share(
     bad = BadSamples(split.source, limit=limit, rank=world.rank, world=world.size)
     rounds = views * split.rounds(world) if world.size > 1 else 1
     batches = _Paced(cut(share, bad), rounds=rounds, size=split.size)
-    features = extract(backbone, batches, dtype=dtype, attention=attention, recipe=recipe)
+    features = extract(
+        backbone, batches, dtype=dtype, attention=attention, recipe=recipe, classifier=classifier
+    )
     if world.size == 1:
         if batches.problem is not None:
             raise batches.problem

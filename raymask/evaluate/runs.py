@@ -1,17 +1,23 @@
 """`raymask evaluate`: a run, checkpoint or export in; numbers out, and into the run's `eval/` folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raymask.evaluate.protocol import evaluate, evaluate_pixels, open_evaluation
+from raymask.evaluate.splits import why_not_classified
 
 
 def evaluate_run(
-    path: Path | str, overrides: Sequence[str] = (), *, baselines: bool = False
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    baselines: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """`eval/NAME` of what was trained, with `evaluate.linear` and `evaluate.finetune` where these are set.
 
     overrides: `evaluate.KEY=value` and `data.KEY=value` over the run's config
+    say: gets a sentence where something that was asked for, or is there, cannot be measured
     baselines: also measure the same backbone untrained (`untrained/NAME`) and raw pixels (`pixels/NAME`)
     Writes RUN/eval/NETWORK_step_N.json. Raises ValueError, with what to do, where accuracies cannot be had.
     """
@@ -29,7 +35,15 @@ def evaluate_run(
         raise ValueError(evaluation.missing)
     device = pick_device()
     dtype = autocast_dtype(device, config.train.precision)
-    results = evaluate(trained.backbone.to(device), evaluation, final=True, dtype=dtype)
+    own = trained.classifier
+    other = None if own is None else why_not_classified(own.classes, trained.classes, evaluation.bank.source)
+    for remark in (evaluation.remark, other):
+        if remark is not None:
+            say(remark)
+    classifier = None if own is None or other is not None else own.to(device)
+    results = evaluate(
+        trained.backbone.to(device), evaluation, final=True, dtype=dtype, classifier=classifier
+    )
     if config.evaluate.finetune is not None:
         results |= finetune(
             trained.backbone, evaluation, config.evaluate.finetune, data=config.data, dtype=dtype

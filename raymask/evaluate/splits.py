@@ -1,6 +1,6 @@
 """A split to evaluate on: which samples, and their pictures with labels, in order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,3 +122,16 @@ def why_no_accuracies(bank: Source, queries: Source | None) -> str | None:
             "images. Give each class at least one"
         )
     return None
+
+
+def why_not_classified(count: int, names: Sequence[str], bank: Source) -> str | None:
+    """Why a classifier of `count` classes cannot be asked about this data; None where it can.
+
+    names: of its classes; none where nobody wrote them down
+    """
+    if len(bank.classes) == count and list(names or bank.classes) == list(bank.classes):
+        return None
+    return (
+        f"no eval/top1: the classifier learned other classes ({count}) than those of data.train "
+        f"({len(bank.classes)}); the rest is measured on the features, whatever the classes"
+    )

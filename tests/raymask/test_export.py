@@ -69,7 +69,7 @@ def test_other_weights_are_noticed(run, tmp_path):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"norm.bias": weights["norm.bias"] + 1}, folder / "model.safetensors")
     with pytest.raises(ValueError, match="differ from ours"):
-        verify(open_trained(run).backbone, folder)
+        verify(open_trained(run), folder)
 
 
 def test_a_load_counts_its_tensors_or_names_what_is_wrong(run):

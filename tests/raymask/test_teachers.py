@@ -201,7 +201,7 @@ def test_settings_that_a_network_does_not_have_are_refused():
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no run or checkpoint"):
+    with pytest.raises(ValueError, match="no run directory, no checkpoint and no export"):
         FrozenNetwork(weights=str(tmp_path)).build(image_size=(32, 32), seed=0, classes=5)
 
 
