@@ -2,8 +2,12 @@
 
 A crop is `down @ picture @ across.T`. The weights are those of `pipelines.kernels` (Pillow's), dense over the
 canvas, zero outside the crop; over chroma they include libjpeg's triangle from half to full resolution.
+
+All pictures of a batch have canvases of one shape, so its largest sides set the memory of all: pictures above
+`LARGEST_SIDE` never come here, the loader cuts them. A batch takes at most 25 MB of canvases an image.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
@@ -13,6 +17,7 @@ from pipelines.raw import FIELDS
 # b: pictures   v: views   n, m: sides of a view   h, w: sides of the canvas   p: pixels of one axis of it
 
 BUCKET = 128  # canvases are a multiple of this a side, so that their shapes are few
+LARGEST_SIDE = 10 * BUCKET - 2  # pixels: nearly all photographs of ImageNet, and 25 MB for a canvas at most
 
 
 def field(views: Float32[Tensor, "... f"], name: str) -> Float32[Tensor, "..."]:
@@ -54,6 +59,12 @@ def over_chroma(weights: Float32[Tensor, "b v n p"]) -> Float32[Tensor, "b v n h
     return out
 
 
+def largest_of(sides: Int64[np.ndarray, "b 2"]) -> tuple[int, int]:
+    """The (height, width) that no picture exceeds, of those which are left whole to the device."""
+    height, width = sides[sides.max(1) <= LARGEST_SIDE].max(0, initial=1).tolist()
+    return height, width
+
+
 def canvases(
     pixels: UInt8[Tensor, " bytes"],
     starts: Int64[Tensor, " b"],
@@ -64,8 +75,9 @@ def canvases(
     rows = torch.arange(side[0], device=pixels.device)[None, :, None]
     columns = torch.arange(side[1], device=pixels.device)[None, None, :]
     height, width = sides[:, 0, None, None], sides[:, 1, None, None]
-    place = torch.minimum(rows, height - 1) * width + torch.minimum(columns, width - 1)
-    return pixels[place + starts[:, None, None]]
+    lines = torch.minimum(rows, height - 1) * width + starts[:, None, None]
+    # Of all that is made here only this one has eight bytes a pixel of the canvases.
+    return pixels[lines + torch.minimum(columns, width - 1)]
 
 
 def picture_canvases(

@@ -57,11 +57,16 @@ class Finisher:
 
     def _cut_all(self, raw: RawPictures, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """The crops of whole pictures, by view group."""
-        planes = picture_canvases(raw.pixels, raw.starts, raw.sides, raw.largest)
-        return {
+        # What comes of the bytes that stand for a large picture is written over below.
+        sides = raw.sides.index_fill(0, raw.large, 1) if len(raw.large) else raw.sides
+        planes = picture_canvases(raw.pixels, raw.starts, sides, raw.largest)
+        found = {
             name: self._cut(planes, views[name], size=(group.height, group.width), dtype=self._dtype)
             for name, group in self._crops.groups.items()
         }
+        for name, levels in raw.levels.items():
+            found[name].index_copy_(1, raw.large, levels.to(found[name].dtype))
+        return found
 
     def _painted(self, levels: Tensor, views: Tensor, *, blurs: bool) -> Tensor:
         """float [b, 3, n, m], not yet whole levels, to normalised float32 of the same shape."""

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pipelines.arena import Arena, Block, Shape
 from pipelines.crops import MultiCrop
+from pipelines.device_crops import LARGEST_SIDE, largest_of
 from pipelines.draws import VIEW, rules
 from pipelines.native import native
 from pipelines.planes import Stored
 from pipelines.raw import Raw, RawCrops, RawPictures, numbers_of
 from pipelines.render import normalisation
 
-# b: images of a batch   v: views of an image   n, m: sides of a view
+# b: images of a batch   v: views of an image   n, m: sides of a view   k: pictures that are too large
 
 Mode = Literal["cpu", "split", "device"]
 
@@ -136,16 +137,28 @@ def _outs(block: Block, dtype: type) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _DeviceMaker(RowMaker):
-    """Whole pictures, end to end; everything else is left to the device."""
+    """Whole pictures, end to end; all else is left to the device. Large ones are cut as `split` does."""
 
     def __init__(self, crops: MultiCrop, *, most: int, pin: bool):
         super().__init__(crops)
-        self._pin = pin
-        self.arena = self.arena_of(_PICTURE * most)
+        self.pin, self._lock = pin, threading.Lock()
+        self._size = _PICTURE * most
+        self._arena = self._arena_of(self._size)
+        self.shapes = _shapes(crops, 1)
 
-    def arena_of(self, size: int) -> Arena:
-        """Memory for batches of at most `size` bytes."""
-        return Arena({"pixels": (size,)}, pin=self._pin, dtype=np.uint8)
+    def _arena_of(self, size: int) -> Arena:
+        return Arena({"pixels": (size,)}, pin=self.pin, dtype=np.uint8)
+
+    def block(self, size: int = 0) -> Block:
+        """Memory of at least `size` bytes, for whichever thread: batches begin in one and end in another.
+
+        Where this asks for more than ever, all to come get as much, and a quarter to spare.
+        """
+        with self._lock:
+            if size > self._size:
+                self._size = size + size // 4
+                self._arena = self._arena_of(self._size)
+            return self._arena.take()
 
     def take(self, rows: int) -> Rows:
         return _DeviceRows(self, rows)
@@ -156,43 +169,58 @@ class _DeviceRows(Rows):
 
     def __init__(self, maker: _DeviceMaker, rows: int):
         super().__init__(rows, len(maker.rules))
-        self._maker, self._block = maker, maker.arena.take()
+        self._maker, self._block = maker, maker.block()
         self._starts, self._sides = np.zeros(rows, np.int64), np.zeros((rows, 2), np.int64)
         self._used, self._lock = 0, threading.Lock()
         self._waiting: dict[int, np.ndarray] = {}
+        self._large: dict[int, Block] = {}
 
     def write(self, row: int, stored: Stored, key: np.uint64, sample: np.uint64) -> int:
-        height, width = stored.height, stored.width
+        height, width = self._sides[row] = stored.height, stored.width
+        numbers = (stored.data, stored.frame, key, sample, self._maker.rules)
+        if max(height, width) > LARGEST_SIDE:
+            self._room_for(row, 3)[:] = 0  # one of each plane: what the device makes of this row is not used
+            block = self._large[row] = Arena(self._maker.shapes, dtype=np.uint8).take()
+            return native().split(*numbers, 0, self.views[row], *_outs(block, np.uint8))
         size = height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
+        return native().place(*numbers, self.views[row], self._room_for(row, size))
+
+    def _room_for(self, row: int, size: int) -> np.ndarray:
+        """Bytes for the picture of a row."""
         with self._lock:
             start, self._used = self._used, self._used + size
-        self._starts[row], self._sides[row] = start, (height, width)
+        self._starts[row] = start
         room = self._block.arrays["pixels"]
         if start + size <= len(room):
-            out = room[start : start + size]
-        else:
-            out = self._waiting[row] = np.empty(size, np.uint8)
-        numbers = (key, sample, self._maker.rules)
-        return native().place(stored.data, stored.frame, *numbers, self.views[row], out)
+            return room[start : start + size]
+        self._waiting[row] = np.empty(size, np.uint8)
+        return self._waiting[row]
 
     def result(self) -> tuple[dict[str, Tensor], Raw | None]:
         if self._waiting:
             self._make_room()
-        height, width = self._sides.max(0).tolist()
         raw = RawPictures(
             pixels=self._block.tensors["pixels"][: self._used],
             starts=torch.from_numpy(self._starts),
             sides=torch.from_numpy(self._sides),
-            largest=(height, width),
+            largest=largest_of(self._sides),
             views=torch.from_numpy(numbers_of(self.views)),
+            large=torch.tensor(sorted(self._large), dtype=torch.int64),
+            levels=self._levels(),
         )
         return {}, raw
 
+    def _levels(self) -> dict[str, Tensor]:
+        """The crops of the large pictures, uint8 [v, k, 3, n, m], by view group."""
+        blocks = [block.tensors for _, block in sorted(self._large.items())]
+        names = self._maker.shapes if blocks else ()
+        each = {name: torch.cat([block[name] for block in blocks], dim=1) for name in names}
+        return {name: levels.pin_memory() if self._maker.pin else levels for name, levels in each.items()}
+
     def _make_room(self) -> None:
-        """Larger memory for this batch and those to come, with a quarter to spare."""
+        """Moves into memory that has room for all pictures of the batch."""
         held = self._block
-        self._maker.arena = self._maker.arena_of(self._used + self._used // 4)
-        self._block = self._maker.arena.take()
+        self._block = self._maker.block(self._used)
         room = self._block.arrays["pixels"]
         room[: len(held.arrays["pixels"])] = held.arrays["pixels"]
         for row, pixels in self._waiting.items():

@@ -15,6 +15,7 @@ from pipelines.arena import Arena, Block, Shape
 from pipelines.batch import Batch, add_signatures
 from pipelines.crops import MultiCrop
 from pipelines.decode import Cause
+from pipelines.device_crops import largest_of
 from pipelines.raw import Raw, RawCrops, RawPictures
 
 # v: views of a group   b: images of a part or a batch   n, m: sides of a view   f: numbers of a view
@@ -36,8 +37,9 @@ class Bad:
 class Part:
     """Rows of the global batch `step`, or the error that ended them.
 
-    views: by view group, float32 or uint8 [v, b, 3, n, m]; or {"pictures": uint8 [bytes]}
-    rows: what there is of each image, by name, [b, ...]
+    views: by view group, float32 or uint8 [v, b, 3, n, m]; or {"pictures": uint8 [bytes]}, and then by view
+        group the crops of those rows that were too large to leave whole
+    rows: what there is of each image, by name, [b, ...]; "large": which rows these are
     bad: the bad samples that nobody was told of yet; seconds: what its threads spent since the last part
     """
 
@@ -65,8 +67,8 @@ def part_of(batch: Batch, *, bad: Sequence[Bad], seconds: dict[str, float]) -> P
     if isinstance(batch.raw, RawCrops):
         views = batch.raw.levels
     elif isinstance(batch.raw, RawPictures):
-        views = {"pictures": batch.raw.pixels}
-        rows |= {"starts": batch.raw.starts, "sides": batch.raw.sides}
+        views = {"pictures": batch.raw.pixels, **batch.raw.levels}
+        rows |= {"starts": batch.raw.starts, "sides": batch.raw.sides, "large": batch.raw.large}
     return Part(
         step=batch.step,
         views={name: tensor.numpy() for name, tensor in views.items()},
@@ -112,7 +114,7 @@ class Joiner:
     ) -> tuple[dict[str, Tensor], Raw | None]:
         if "pictures" in parts[0].views:
             assert views is not None
-            return {}, self._pictures(parts, order, views)
+            return {}, self._pictures(parts, where, order, views)
         crops = self._crops(parts, where, count=len(order))
         return (crops, None) if views is None else ({}, RawCrops(crops, views))
 
@@ -127,7 +129,9 @@ class Joiner:
                 block.arrays[name][:, _stretch(places)] = levels
         return {name: tensor[:, :count] for name, tensor in block.tensors.items()}
 
-    def _pictures(self, parts: Sequence[Part], order: np.ndarray, views: Tensor) -> RawPictures:
+    def _pictures(
+        self, parts: Sequence[Part], where: list[np.ndarray], order: np.ndarray, views: Tensor
+    ) -> RawPictures:
         """Whole pictures, end to end, part after part; only where each begins is put in order."""
         begins = np.cumsum([0, *(len(part.views["pictures"]) for part in parts)])
         block = self._room_for(int(begins[-1]))
@@ -135,14 +139,25 @@ class Joiner:
             block.arrays["pictures"][begin:end] = part.views["pictures"]
         starts = np.concatenate([part.rows["starts"] + begin for part, begin in zip(parts, begins)])[order]
         sides = np.concatenate([part.rows["sides"] for part in parts])[order]
-        height, width = sides.max(0).tolist()
+        large = np.concatenate([places[part.rows["large"]] for part, places in zip(parts, where)])
         return RawPictures(
             pixels=block.tensors["pictures"][: begins[-1]],
             starts=torch.from_numpy(starts),
             sides=torch.from_numpy(sides),
-            largest=(height, width),
+            largest=largest_of(sides),
             views=views,
+            large=torch.from_numpy(np.sort(large)),
+            levels=self._levels(parts, np.argsort(large)),
         )
+
+    def _levels(self, parts: Sequence[Part], order: np.ndarray) -> dict[str, Tensor]:
+        """The crops of pictures that were too large to leave whole, by view group."""
+        found = [part.views for part in parts if len(part.rows["large"])]
+        joined = {
+            name: torch.from_numpy(np.concatenate([views[name] for views in found], axis=1)[:, order])
+            for name in (self._shapes if found else ())
+        }
+        return {name: levels.pin_memory() if self._pin else levels for name, levels in joined.items()}
 
     def _room_for(self, size: int) -> Block:
         if self._arena is None or size > self._room:

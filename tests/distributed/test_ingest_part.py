@@ -8,7 +8,7 @@ from pipelines.data import Data
 from pipelines.loader import Loader
 from raymask.distributed.ingest_part import Joiner, Part, part_of
 from tests.distributed.same import assert_same
-from tests.pipelines.pictures import Memory, memory
+from tests.pipelines.pictures import Memory, encoded, memory, picture
 from tests.pipelines.test_loader import BROKEN, SMALL
 
 STEPS = 4
@@ -41,6 +41,18 @@ def test_the_parts_of_any_number_of_actors_make_the_batches_of_any_rank(mode, ba
         found = parts(source, mode, batch=batch, rank=rank, world=world, actors=actors)
         for expected, step in zip(alone, found, strict=True):
             assert_same(joiner.join(step), expected)
+
+
+def test_pictures_too_large_for_the_device_find_their_rows():
+    source = memory(23, broken={i: encoded(picture(i, 1300, 30 + i)) for i in (2, 3, 8, 15)})
+    joiner = Joiner(SMALL, most=8, pin=False)
+    alone = Loader(data("device"), source, batch=16, seed=3, world=2, rank=0, steps=STEPS)
+    found = parts(source, "device", batch=16, rank=0, world=2, actors=3)
+    large = 0
+    for expected, step in zip(alone, found, strict=True):
+        assert_same(joiner.join(step), expected)
+        large += len(expected.raw.large)
+    assert large > 4  # several in one batch
 
 
 def test_a_batch_that_is_held_keeps_its_pixels_while_others_are_joined():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipelines.crops import Crops, LocalCrops, MultiCrop, RandAugment
+from pipelines.device_crops import LARGEST_SIDE
 from pipelines.draws import VIEW
 from pipelines.finish import Finisher
 from pipelines.loader import Data, Loader
@@ -113,19 +115,53 @@ def test_the_linear_hue_is_another_choice_that_leaves_brightness_alone():
     assert change.abs().median() < 2
 
 
-def test_pictures_larger_than_the_first_guess_find_room():
+def test_pictures_larger_than_the_first_guess_find_room_that_never_shrinks():
     crops = MultiCrop(global_crops=Crops(count=1, size=16, **PLAIN), local_crops=LocalCrops(count=0))
     maker = row_maker("device", crops, most=3, pin=False)
-    maker.arena = maker.arena_of(500)
-    for _ in range(2):
-        rows = maker.take(3)
+    early, late = maker.take(3), maker.take(3)  # both in memory of the first guess
+    for rows, side in ((early, 1200), (late, 800), (maker.take(3), 1200)):
         for row in (2, 0, 1):
-            pixels = of_pixels(np.full((20, 30, 3), 50 * (row + 1), np.uint8))
+            pixels = of_pixels(np.full((side, side, 3), 50 * (row + 1), np.uint8))
             rows.write(row, pixels, np.uint64(row), np.uint64(row))
         _, raw = rows.result()
         for row in range(3):
             start = int(raw.starts[row])
-            assert (raw.pixels[start : start + 600] == 50 * (row + 1)).all()
+            assert (raw.pixels[start : start + side**2] == 50 * (row + 1)).all()
+    assert len(maker.block().arrays["pixels"]) > 3 * 1.5 * 1200**2
+
+
+ODD = [picture(i, *sides) for i, sides in enumerate([(60, 80), (1, 9000), (9000, 1), (2000, 3000), (80, 60)])]
+
+
+def test_a_large_or_long_picture_among_small_ones_costs_the_device_neither_memory_nor_likeness():
+    source = Memory([encoded(pixels) for pixels in ODD])
+    data = Data(crops=UNTOUCHED, threads=2, augment="device")
+    batch = next(iter(Loader(data, source, batch=5, seed=3, steps=1)))
+    assert batch.raw.largest == (80, 80)
+    assert sorted(batch.samples[batch.raw.large].tolist()) == [1, 2, 3]
+    with Largest() as seen:
+        Finisher(UNTOUCHED)(batch)
+    assert 0 < seen.bytes < 8e6  # one canvas for all would take 5 x 9000 x 9000 indexes of eight bytes
+    assert min(likeness("device", UNTOUCHED, source)) > 45
+
+
+class Largest(TorchDispatchMode):
+    """Sees the bytes of the largest tensor that is made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.bytes = max(self.bytes, found.untyped_storage().nbytes())
+        return found
+
+
+def test_only_what_is_larger_than_a_canvas_may_be_is_cut_before_the_device():
+    source = Memory([encoded(picture(1, LARGEST_SIDE, 40)), encoded(picture(2, 40, LARGEST_SIDE + 1))])
+    data = Data(crops=UNTOUCHED, threads=0, augment="device")
+    batch = next(iter(Loader(data, source, batch=2, seed=3, steps=1)))
+    assert batch.samples[batch.raw.large].tolist() == [1] and batch.raw.largest == (LARGEST_SIDE, 40)
 
 
 @pytest.mark.parametrize("mode", ["split", "device"])
