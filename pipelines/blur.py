@@ -9,25 +9,25 @@ repeats the edge anew after each box, we once a direction: values differ by half
 import math
 
 import numpy as np
-from numba import njit
 
 from pipelines.kernels import combine, roomy
+from pipelines.parts import inlined, part
 
 PASSES = 3
 
 
-@njit(nogil=True)
+@inlined
 def box(sigma: float):
     """One of the three passes: whole radius, weight of a whole pixel, and that of the partly covered one."""
     variance = sigma * sigma / PASSES
     whole = math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
     share = (2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance)
-    share /= 6.0 * (variance - (whole + 1) ** 2)
+    share /= 6.0 * (variance - (whole + 1) * (whole + 1))
     width = 2 * (whole + share) + 1
     return whole, 1.0 / width, share / width
 
 
-@njit(nogil=True)
+@inlined
 def kernel(sigma: float) -> np.ndarray:
     """float32 [odd + 3]: what the three passes are together; sums to one. Then three zeros, for `combine`."""
     whole, weight, edge = box(sigma)
@@ -45,7 +45,7 @@ def kernel(sigma: float) -> np.ndarray:
     return taps
 
 
-@njit(nogil=True)
+@inlined
 def _blur_rows(plane, taps, values, padded, out):
     """uint8 [h, w] along its rows into float32 [h + taps - 1, w], whose outer rows repeat the edges."""
     height, width = plane.shape
@@ -66,7 +66,7 @@ def _blur_rows(plane, taps, values, padded, out):
             out[height + reach + y, x] = out[reach + height - 1, x]
 
 
-@njit(nogil=True)
+@part
 def blur(planes: np.ndarray, sigma: float) -> None:
     """Blurs uint8 [3, h, w] in place; `sigma` is the standard deviation in pixels, above 0."""
     values = kernel(sigma)

@@ -1,27 +1,27 @@
 """Pictures for the device: luma, and chroma at half of its sides as most photographs have it, packed."""
 
 import numpy as np
-from numba import njit
 
+from pipelines.parts import part
 from pipelines.planes import INTERLEAVED, plane_of
 
 # h, w: sides of a picture; its chromas have (h + 1) // 2 x (w + 1) // 2
 
 
-@njit(nogil=True)
+@part
 def bytes_on_canvas(height: int, width: int) -> int:
     """Bytes that a picture takes."""
     return height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
 
 
-@njit(nogil=True)
+@part
 def _copy(plane, out):
     height, width = plane.shape
     for y in range(height):
         out[y * width : (y + 1) * width] = plane[y]
 
 
-@njit(nogil=True)
+@part
 def _halved(plane, across, down, height, width, out):
     """Means over the samples of a plane that fall on each two by two pixels; finer planes get coarser.
 
@@ -50,7 +50,7 @@ def _halved(plane, across, down, height, width, out):
             into[x] = np.uint8((total + 2) >> 2)
 
 
-@njit(nogil=True)
+@part
 def _place_pixels(pixels, out):
     """Red, green and blue uint8 [h, w, 3] as luma and chroma."""
     height, width = pixels.shape[:2]
@@ -67,7 +67,7 @@ def _place_pixels(pixels, out):
     _halved(red, 1, 1, height, width, out[size + part :])
 
 
-@njit(nogil=True)
+@part
 def place(data: np.ndarray, frame: np.ndarray, out: np.ndarray) -> None:
     """A stored picture (`planes.Stored`) into uint8 [bytes_on_canvas]."""
     height, width = frame[0], frame[1]

@@ -5,25 +5,26 @@ as Pillow's do.
 """
 
 import numpy as np
-from numba import njit
+
+from pipelines.parts import inlined, part
 
 # planes: uint8 [3, h, w], changed in place
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _luma(red, green, blue):
     """ITU-R 601 grey in whole levels (16-bit fixed point)."""
     return (np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _blend(level, grey, factor):
     """Between (factor below 1) or beyond (above 1) `grey` and `level`, clamped and truncated to a level."""
     value = np.float32(grey) + factor * np.float32(np.int32(level) - np.int32(grey))
     return np.uint8(np.int32(min(max(value, np.float32(0)), np.float32(255))))
 
 
-@njit(nogil=True)
+@part
 def blend_with_level(planes, grey, factor):
     """Blends with one grey level: 0 changes brightness, the mean changes contrast."""
     factor = np.float32(factor)
@@ -33,7 +34,7 @@ def blend_with_level(planes, grey, factor):
             flat[i] = _blend(flat[i], grey, factor)
 
 
-@njit(nogil=True)
+@part
 def mean_grey(planes) -> int:
     """The mean grey level, rounded to a whole one."""
     red, green, blue = planes[0].reshape(-1), planes[1].reshape(-1), planes[2].reshape(-1)
@@ -43,7 +44,7 @@ def mean_grey(planes) -> int:
     return int(total / len(red) + 0.5)
 
 
-@njit(nogil=True)
+@part
 def saturate(planes, factor):
     """Blends each pixel with its own grey."""
     factor = np.float32(factor)
@@ -55,7 +56,7 @@ def saturate(planes, factor):
         blue[i] = _blend(blue[i], grey, factor)
 
 
-@njit(nogil=True)
+@part
 def make_grey(planes):
     """All three planes become the grey."""
     red, green, blue = planes[0].reshape(-1), planes[1].reshape(-1), planes[2].reshape(-1)
@@ -63,7 +64,7 @@ def make_grey(planes):
         red[i] = green[i] = blue[i] = np.uint8(_luma(red[i], green[i], blue[i]))
 
 
-@njit(nogil=True)
+@part
 def solarise(planes, threshold):
     """Inverts the levels at or above `threshold`."""
     for c in range(3):
@@ -72,7 +73,7 @@ def solarise(planes, threshold):
             flat[i] = 255 - flat[i] if flat[i] >= threshold else flat[i]
 
 
-@njit(nogil=True, inline="always", error_model="numpy")
+@inlined
 def _hue_sixths(red, green, blue, value, span):
     """The hue of a pixel whose largest channel is `value`, in sixths of a turn, -1 to 5; 0 for a grey one."""
     narrow = np.float32(1) / max(span, np.float32(1))
@@ -82,7 +83,7 @@ def _hue_sixths(red, green, blue, value, span):
     return from_red if value == red else (from_green if value == green else from_blue)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _of_hue(sixths, chroma, value):
     """The level of the channel that has its maximum where `sixths`, taken modulo 6, is 2."""
     place = sixths - np.float32(6) if sixths >= np.float32(6) else sixths
@@ -90,7 +91,7 @@ def _of_hue(sixths, chroma, value):
     return np.uint8(np.int32(value - chroma * missing + np.float32(0.5)))
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def shift_hue(planes, shift: float):
     """Turns the hue by a share of a full turn, through HSV of 256 levels as Pillow does.
 

@@ -8,9 +8,10 @@ blur and solarise (arXiv:2104.14294 and its released code).
 import math
 
 import numpy as np
-from numba import njit
 
 from pipelines.crops import Crops
+from pipelines.memory import word_at
+from pipelines.parts import inlined, part
 from pipelines.streams import fold, mix, uniform
 
 # How a view is drawn: the numbers of `Crops` for one view.
@@ -66,17 +67,17 @@ def rules(crops: Crops) -> np.ndarray:
     return table
 
 
-@njit(nogil=True)
+@part
 def _between(key, counter, low, high):
     return low + (high - low) * uniform(key, np.uint64(counter))
 
 
-@njit(nogil=True)
+@part
 def _happens(key, counter, probability):
     return uniform(key, np.uint64(counter)) < probability
 
 
-@njit(nogil=True)
+@inlined
 def _central_box(height, width, rule, view):
     """The largest central crop whose aspect is allowed: what is left when no try fits."""
     low, high = math.exp(rule.log_aspect_low), math.exp(rule.log_aspect_high)
@@ -88,7 +89,7 @@ def _central_box(height, width, rule, view):
     view.top, view.left = (height - view.height) // 2, (width - view.width) // 2
 
 
-@njit(nogil=True)
+@inlined
 def _draw_box(key, height, width, rule, view):
     """A crop of random area and aspect at a random place, by the rule of torchvision's RandomResizedCrop."""
     for trial in range(TRIES):
@@ -103,17 +104,19 @@ def _draw_box(key, height, width, rule, view):
     _central_box(height, width, rule, view)
 
 
-@njit(nogil=True)
+@inlined
 def _draw_order(key):
     """A random order of the four parts of the jitter, as digits base 4."""
-    parts = np.arange(4)
+    digits = 0 + 4 * 1 + 16 * 2 + 64 * 3
     for last in range(3, 0, -1):
         other = int(uniform(key, np.uint64(_ORDER + 3 - last)) * (last + 1))
-        parts[last], parts[other] = parts[other], parts[last]
-    return parts[0] + 4 * parts[1] + 16 * parts[2] + 64 * parts[3]
+        change = (digits >> 2 * last ^ digits >> 2 * other) & 3  # the bits in which the two differ
+        if other != last:  # both flip them, which swaps the two
+            digits ^= change << 2 * last | change << 2 * other
+    return digits
 
 
-@njit(nogil=True)
+@inlined
 def _draw_jitter(key, rule, view):
     view.order = -1
     view.brightness = view.contrast = view.saturation = 1.0
@@ -126,7 +129,7 @@ def _draw_jitter(key, rule, view):
         view.hue = _between(key, _FACTORS + 3, -rule.hue, rule.hue)
 
 
-@njit(nogil=True)
+@part
 def draw_views(key: np.uint64, height: int, width: int, rules: np.ndarray, views: np.ndarray) -> None:
     """Fills `views` (VIEW [v]) for an image of this size; `key` is that of its sample and epoch."""
     for v in range(len(rules)):
@@ -140,10 +143,11 @@ def draw_views(key: np.uint64, height: int, width: int, rules: np.ndarray, views
         view.threshold = rule.threshold if _happens(stream, _SOLARISE, rule.solarise) else NEVER
 
 
-@njit(nogil=True)
+@part
 def signature(sample: np.uint64, views: np.ndarray) -> np.uint64:
     """64 bits that stand for a sample and its drawn views (VIEW [v])."""
     value = mix(np.uint64(sample) + np.uint64(1))
-    for word in views.view(np.uint32):
-        value = fold(value, np.uint64(word))
+    start = np.uint64(views.ctypes.data)
+    for i in range(0, views.nbytes, 4):
+        value = fold(value, np.uint64(word_at(start + np.uint64(i))))  # type: ignore[call-arg]
     return value

@@ -6,10 +6,12 @@ library would fill in grey or repeat rows. So every warning that touches pixels 
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from pipelines import jpeg_library as lib
+from pipelines.memory import address_at, word_at
+from pipelines.parts import inlined, part
 
 # What `header` says of a file.
 PLANES, OTHER, BROKEN = range(3)
@@ -32,35 +34,25 @@ def _call(typing, guarded, env, function, a, b, c):
     return types.int64(*[types.uint64] * 6), generate
 
 
-@intrinsic
-def _load(typing, address):
-    """The int32 at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(builder.inttoptr(values[0], ir.IntType(32).as_pointer()))
-
-    return types.int32(types.uint64), generate
-
-
-@njit(nogil=True, inline="always")
+@part
 def _guarded(calls, function, b, c):
     return _call(  # type: ignore[call-arg]  # numba passes the typing context itself
         calls[lib.GUARDED], calls[lib.ENV], calls[function], calls[lib.STRUCT], np.uint64(b), np.uint64(c)
     )
 
 
-@njit(nogil=True, inline="always")
+@part
 def _abort(calls):
     _guarded(calls, lib.ABORT, 0, 0)
 
 
-@njit(nogil=True, inline="always")
+@part
 def _forget(messages):
     for number in range(len(messages)):
         messages[number] = 0
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def header(calls: np.ndarray, struct: np.ndarray, messages: np.ndarray, data: np.ndarray, frame: np.ndarray):
     """Reads the header of `data` (uint8 [n]) into `frame` (int64 [FRAME]): PLANES, OTHER or BROKEN.
 
@@ -81,17 +73,17 @@ def header(calls: np.ndarray, struct: np.ndarray, messages: np.ndarray, data: np
         return OTHER
     if struct[lib.PRECISION // 4] != 8:
         return OTHER
-    first = np.uint64(struct[lib.COMPONENT // 4 : lib.COMPONENT // 4 + 2].view(np.uint64)[0])
+    first = address_at(calls[lib.STRUCT] + np.uint64(lib.COMPONENT))  # type: ignore[call-arg, var-annotated]
     for c in range(count):
         at = first + np.uint64(c * lib.COMPONENT_BYTES)
-        frame[3 + 4 * c] = _load(at + np.uint64(lib.H))  # type: ignore[call-arg]
-        frame[4 + 4 * c] = _load(at + np.uint64(lib.V))
-        frame[5 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_WIDE))
-        frame[6 + 4 * c] = _load(at + np.uint64(lib.BLOCKS_HIGH))
+        frame[3 + 4 * c] = word_at(at + np.uint64(lib.H))  # type: ignore[call-arg]
+        frame[4 + 4 * c] = word_at(at + np.uint64(lib.V))
+        frame[5 + 4 * c] = word_at(at + np.uint64(lib.BLOCKS_WIDE))
+        frame[6 + 4 * c] = word_at(at + np.uint64(lib.BLOCKS_HIGH))
     return PLANES if _is_usual(struct, frame) else OTHER
 
 
-@njit(nogil=True)
+@part
 def _is_usual(struct, frame):
     """Whether luma has full resolution, and both chromas the same whole fraction of it."""
     if frame[2] == 1:
@@ -103,7 +95,7 @@ def _is_usual(struct, frame):
     return frame[3] % frame[7] == 0 and frame[4] % frame[8] == 0
 
 
-@njit(nogil=True, inline="always")
+@part
 def bytes_of(frame: np.ndarray) -> int:
     """Bytes of all planes, in whole blocks, and of a row that is written in vain."""
     total = 0
@@ -114,8 +106,8 @@ def bytes_of(frame: np.ndarray) -> int:
     return total + widest
 
 
-@njit(nogil=True, inline="always")
-def planes(calls, struct, messages, damage, frame, out) -> bool:
+@inlined
+def planes(calls, struct, messages, damage, rows, frame, out) -> bool:
     """Decodes what `header` has read into `out` (uint8 [bytes_of(frame)]); whether it is sound.
 
     The planes follow each other, each of 8 x blocks rows and columns.
@@ -126,11 +118,6 @@ def planes(calls, struct, messages, damage, frame, out) -> bool:
     if _guarded(calls, lib.START, 0, 0) != _OK:
         _abort(calls)
         return False
-    deepest = struct[lib.MAX_V // 4] * 8
-    rows = np.empty((3, deepest), np.uint64)
-    groups = np.empty(3, np.uint64)
-    for c in range(3):
-        groups[c] = rows[c].ctypes.data
     base = np.uint64(out.ctypes.data)
     row = 0
     while struct[lib.OUT_LINE // 4] < struct[lib.OUT_HEIGHT // 4]:
@@ -141,7 +128,7 @@ def planes(calls, struct, messages, damage, frame, out) -> bool:
                 y = row * step + i
                 rows[c, i] = base + np.uint64(start + y * stride if y < height else bytes_of(frame) - stride)
             start += stride * height
-        if _guarded(calls, lib.READ_RAW, groups.ctypes.data, deepest) <= 0:
+        if _guarded(calls, lib.READ_RAW, calls[lib.ROWS], struct[lib.MAX_V // 4] * 8) <= 0:
             _abort(calls)
             return False
         row += 1

@@ -25,6 +25,7 @@ ENV_BYTES = 1024  # a jmp_buf; the largest known one takes 392
 ERRORS_BYTES = 512  # the error manager, then one byte for each message, set when it was given
 MESSAGES_AT = 256
 FAILED = -1  # what a guarded call returns where the library reported an error
+MOST_ROWS = 32  # of a plane at once: eight times its sampling, of which the library allows up to four
 MAX_SCANS = 500  # a progressive file of more is made to keep a decoder busy
 
 _GUARD = f"""
@@ -111,7 +112,7 @@ _FUNCTIONS = (
     "abort_decompress",
     "finish_decompress",
 )
-GUARDED, ENV, STRUCT, MEM_SRC, READ_HEADER, START, READ_RAW, ABORT, FINISH = range(9)
+GUARDED, ENV, STRUCT, MEM_SRC, READ_HEADER, START, READ_RAW, ABORT, FINISH, ROWS = range(10)
 
 # Warnings that say nothing of the pixels.
 _HARMLESS = (b"Unknown Adobe", b"Warning: unknown JFIF", b"Corrupt JPEG data: bad ICC")
@@ -120,7 +121,8 @@ _HARMLESS = (b"Unknown Adobe", b"Warning: unknown JFIF", b"Corrupt JPEG data: ba
 class Handle:
     """One decompressor with its error manager; for one thread at a time.
 
-    calls: uint64 [9], the addresses that the kernels in `pipelines.jpeg` call and are given
+    calls: uint64 [10], the addresses that the kernels in `pipelines.jpeg` call and are given
+    rows: uint64 [3, MOST_ROWS], where the next rows of each plane go
     struct: int32 view of the decompressor; messages: uint8, set by the number of each warning
     """
 
@@ -130,6 +132,8 @@ class Handle:
         start = -self._memory.ctypes.data % 64
         struct, env, errors = np.split(self._memory[start:], (STRUCT_BYTES, STRUCT_BYTES + ENV_BYTES))
         self.struct, self.messages = struct.view(np.int32), errors[MESSAGES_AT:ERRORS_BYTES]
+        self.rows = np.zeros((3, MOST_ROWS), np.uint64)
+        self._planes = np.array([row.ctypes.data for row in self.rows], np.uint64)
         guard, functions = library.guard, library.functions
         self.calls = np.array(
             [
@@ -137,6 +141,7 @@ class Handle:
                 env.ctypes.data,
                 struct.ctypes.data,
                 *(functions[name] for name in _FUNCTIONS),
+                self._planes.ctypes.data,
             ],
             np.uint64,
         )

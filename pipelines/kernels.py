@@ -9,7 +9,8 @@ Planes are held turned, float32 [width, height]: both passes then run along memo
 """
 
 import numpy as np
-from numba import njit
+
+from pipelines.parts import contracted, inlined, part
 
 # w, h: sides of the image or crop   n, m: sides of a view   k: taps
 
@@ -18,7 +19,7 @@ from numba import njit
 # planes are empty where the image is grey.
 
 
-@njit(nogil=True)
+@part
 def transpose(rows: np.ndarray, columns: np.ndarray) -> None:
     """[h, w] of any type to float32 [w, h], eight by eight: in order it is memory that takes the time."""
     height, width = rows.shape
@@ -34,7 +35,7 @@ def transpose(rows: np.ndarray, columns: np.ndarray) -> None:
             columns[x, y] = np.float32(rows[y, x])
 
 
-@njit(nogil=True)
+@part
 def turned(plane: np.ndarray) -> np.ndarray:
     """uint8 [h, w] to float32 [w, h]."""
     out = roomy(plane.shape[1], plane.shape[0])
@@ -42,13 +43,13 @@ def turned(plane: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def of_pixels(pixels: np.ndarray):
     """The picture of uint8 [h, w, 3]."""
     return turned(pixels[:, :, 0]), turned(pixels[:, :, 1]), turned(pixels[:, :, 2]), 0, 0
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _cubic(x):
     x = abs(x)
     near = (1.5 * x - 2.5) * x * x + 1.0
@@ -56,15 +57,27 @@ def _cubic(x):
     return near if x < 1.0 else (far if x < 2.0 else 0.0)
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+@inlined
+def _window(count, most):
+    """Room for the weights of an axis: first pixel and taps [n], and weights [n, k], which are zero."""
+    return np.empty(count, np.int64), np.empty(count, np.int64), np.zeros((count, most), np.float32)
+
+
+@part
 def weights(pixels: int, full: int, start: int, count: int):
     """Resizing `pixels` to `full`: first pixel, taps and weights [n, k] of outputs `start` .. + `count`."""
     scale = pixels / full
     stretch = max(scale, 1.0)
-    reach, narrow = 2.0 * stretch, 1.0 / stretch
-    first, taps = np.empty(count, np.int64), np.empty(count, np.int64)
-    values = np.zeros((count, int(np.ceil(reach)) * 2 + 5), np.float32)
-    for i in range(count):
+    reach = 2.0 * stretch
+    first, taps, values = _window(count, int(np.ceil(reach)) * 2 + 5)
+    _weigh(pixels, start, scale, reach, first, taps, values)
+    return first, taps, values
+
+
+@contracted
+def _weigh(pixels, start, scale, reach, first, taps, values):
+    narrow = 2.0 / reach
+    for i in range(len(first)):
         centre = (start + i + 0.5) * scale
         begin = max(0, int(centre - reach + 0.5))
         first[i] = begin
@@ -78,10 +91,9 @@ def weights(pixels: int, full: int, start: int, count: int):
             total += row[k]
         for k in range(len(row)):
             row[k] /= total
-    return first, taps, values
 
 
-@njit(nogil=True)
+@part
 def _coarser(window, start, factor, pixels, smooth):
     """The same weights over samples of which each stands for `factor` pixels of the whole image.
 
@@ -90,11 +102,7 @@ def _coarser(window, start, factor, pixels, smooth):
     """
     first, taps, values = window
     count, most = len(first), values.shape[1] // factor + 7
-    begins, lengths, coarse = (
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.zeros((count, most), np.float32),
-    )
+    begins, lengths, coarse = _window(count, most)
     last = pixels - 1
     for i in range(count):
         low, high = (start + first[i]) // factor, (start + first[i] + taps[i] - 1) // factor
@@ -113,7 +121,7 @@ def _coarser(window, start, factor, pixels, smooth):
     return begins, lengths, coarse
 
 
-@njit(nogil=True, fastmath={"contract"})
+@contracted
 def combine(flat, start, step, taps, values, total):
     """total [n] = the sum of `taps` stretches of float32 `flat`, `step` apart from `start` on, weighted.
 
@@ -132,7 +140,7 @@ def combine(flat, start, step, taps, values, total):
             total[i] += (w * p[i] + x * q[i]) + (y * r[i] + z * s[i])
 
 
-@njit(nogil=True)
+@part
 def roomy(rows: int, columns: int) -> np.ndarray:
     """Memory for float32 [rows, columns] for `combine`, with a row of zeros beyond its end."""
     memory = np.empty((rows + 1) * columns, np.float32)
@@ -141,19 +149,20 @@ def roomy(rows: int, columns: int) -> np.ndarray:
     return memory[: rows * columns].reshape(rows, columns)
 
 
-@njit(nogil=True)
-def _resize(plane, across, down, flip, out):
-    """A turned plane through the weights of both axes, into float32 [n, m]."""
+@part
+def _resize(plane, left, across, top, down, flip, out):
+    """A turned plane through the weights of both axes, from pixel (left, top) on, into float32 [n, m]."""
     first_x, taps_x, values_x = across
     first_y, taps_y, values_y = down
     height, width = out.shape
-    top, bottom = first_y[0], first_y[height - 1] + taps_y[height - 1]
-    columns, rows = np.empty((width, bottom - top), np.float32), roomy(bottom - top, width)
+    begin = first_y[0]
+    tall = first_y[height - 1] + taps_y[height - 1] - begin
+    columns, rows = np.empty((width, tall), np.float32), roomy(tall, width)
     flat, stride = plane.reshape(-1), plane.shape[1]
     for x in range(width):
         combine(
             flat,
-            first_x[x] * stride + top,
+            (left + first_x[x]) * stride + top + begin,
             stride,
             taps_x[x],
             values_x[x],
@@ -162,16 +171,10 @@ def _resize(plane, across, down, flip, out):
     transpose(columns, rows)
     flat = rows.reshape(-1)
     for y in range(height):
-        combine(flat, (first_y[y] - top) * width, width, taps_y[y], values_y[y], out[y])
+        combine(flat, (first_y[y] - begin) * width, width, taps_y[y], values_y[y], out[y])
 
 
-@njit(nogil=True, inline="always")
-def _moved(window, start):
-    first, taps, values = window
-    return first + start, taps, values
-
-
-@njit(nogil=True, inline="always")
+@inlined
 def resize_window(picture, top, left, height, width, full, start, flip, out):
     """The crop of a picture, resized to `full` (h, w): its window from `start` on, into float32 [3, n, m].
 
@@ -180,30 +183,29 @@ def resize_window(picture, top, left, height, width, full, start, flip, out):
     """
     across = weights(width, full[1], start[1], out.shape[2])
     down = weights(height, full[0], start[0], out.shape[1])
-    _resize(picture[0], _moved(across, left), _moved(down, top), flip, out[0])
-    if picture[3] == 0:
-        coarse_x, coarse_y = _moved(across, left), _moved(down, top)
-    elif picture[1].size:
+    _resize(picture[0], left, across, top, down, flip, out[0])
+    if picture[1].size == 0:
+        for c in range(1, 3):
+            for y in range(out.shape[1]):
+                for x in range(out.shape[2]):
+                    out[c, y, x] = np.float32(128)
+        return
+    if picture[3] != 0:
         wide, tall = picture[1].shape
         smooth = picture[3] == 1 or wide > 2  # libjpeg repeats samples where a row has so few
-        coarse_x = _coarser(across, left, picture[3], wide, smooth and picture[3] == 2)
-        coarse_y = _coarser(down, top, picture[4], tall, smooth and picture[4] == 2)
-    else:
-        for c in range(1, 3):
-            flat = out[c].reshape(-1)
-            for i in range(len(flat)):
-                flat[i] = np.float32(128)
-        return
-    _resize(picture[1], coarse_x, coarse_y, flip, out[1])
-    _resize(picture[2], coarse_x, coarse_y, flip, out[2])
+        across = _coarser(across, left, picture[3], wide, smooth and picture[3] == 2)
+        down = _coarser(down, top, picture[4], tall, smooth and picture[4] == 2)
+        left, top = 0, 0  # they begin at the samples of the crop
+    _resize(picture[1], left, across, top, down, flip, out[1])
+    _resize(picture[2], left, across, top, down, flip, out[2])
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _level(value):
     return np.uint8(np.int32(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255))))
 
 
-@njit(nogil=True, fastmath={"contract"})
+@contracted
 def to_levels(values, coloured, levels):
     """float32 [3, n, m] to whole levels of red, green and blue; from luma and chroma unless `coloured`."""
     a, b, c = values[0].reshape(-1), values[1].reshape(-1), values[2].reshape(-1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from numba import njit
+from numba.core.event import register
 
 from pipelines import (
     blur,
@@ -21,6 +22,8 @@ from pipelines import (
     jpeg,
     jpeg_library,
     kernels,
+    memory,
+    parts,
     planes,
     randaugment,
     randaugment_affine,
@@ -30,6 +33,7 @@ from pipelines import (
     streams,
 )
 from pipelines.draws import draw_views
+from pipelines.first_use import FirstUse
 from pipelines.kernels import of_pixels
 from pipelines.planes import picture_of
 from pipelines.randaugment_pixels import augment as augment_levels
@@ -45,7 +49,7 @@ from pipelines.render import (
 )
 
 _SOURCES = (
-    *(blur, canvas, colour, draws, jpeg, jpeg_library, kernels, planes, render, streams),
+    *(blur, canvas, colour, draws, jpeg, jpeg_library, kernels, memory, parts, planes, render, streams),
     *(randaugment, randaugment_affine, randaugment_pixels, randaugment_views),
 )
 
@@ -80,30 +84,32 @@ def native() -> Native:
     """The entry points; the first call of each on a machine compiles it (seconds), later ones load it."""
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in _SOURCES)
     digest = int.from_bytes(hashlib.blake2b(sources, digest_size=7).digest())
-    return Native(**_of_views(digest), **_of_pictures(digest))
+    views, pictures = _of_views(digest), _of_pictures(digest)
+    register("numba:compile", FirstUse([*views.values(), *pictures.values()], slow=list(views.values())))
+    return Native(**views, **pictures)
 
 
 def _of_views(digest: int) -> dict[str, Callable]:
     """The entry points of rows of a batch."""
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def cut(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
         _ = digest
         return cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def cut_augmented(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
         _ = digest
         return cut_augmented_views(
             data, frame, key, sample, rules, affine, slot, views, global_out, local_out
         )
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def split(data, frame, key, sample, rules, slot, views, global_out, local_out):
         _ = digest
         return level_views(data, frame, key, sample, rules, slot, views, global_out, local_out)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def place(data, frame, key, sample, rules, views, out):
         _ = digest
         return place_picture(data, frame, key, sample, rules, views, out)
@@ -114,46 +120,46 @@ def _of_views(digest: int) -> dict[str, Callable]:
 def _of_pictures(digest: int) -> dict[str, Callable]:
     """The entry points of single pictures and of parts of the work."""
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def augment(levels, operation, fill):
         _ = digest
         augment_levels(levels, operation, fill)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def centre(pixels, full, affine, out):
         _ = digest
         centre_views(pixels, full, affine, out)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def draw(key, height, width, rules, views):
         _ = digest
         draw_views(key, height, width, rules, views)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def view(pixels, drawn, affine, levels, out):
         _ = digest
         render_levels(of_pixels(pixels), drawn, levels)
         normalise(levels, affine, out)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def levels(data, frame, drawn, out):
         _ = digest
         cut_levels(picture_of(data, frame), drawn, out)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def jpeg_header(calls, struct, messages, data, frame):
         _ = digest
         return jpeg.header(calls, struct, messages, data, frame)
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=True, error_model="numpy")
     def jpeg_bytes(frame):
         _ = digest
         return jpeg.bytes_of(frame)
 
-    @njit(nogil=True, cache=True)
-    def jpeg_planes(calls, struct, messages, damage, frame, out):
+    @njit(nogil=True, cache=True, error_model="numpy")
+    def jpeg_planes(calls, struct, messages, damage, rows, frame, out):
         _ = digest
-        return jpeg.planes(calls, struct, messages, damage, frame, out)
+        return jpeg.planes(calls, struct, messages, damage, rows, frame, out)
 
     parts: dict[str, Callable] = {"augment": augment, "centre": centre, "draw": draw, "view": view}
     jpegs = {"jpeg_header": jpeg_header, "jpeg_bytes": jpeg_bytes, "jpeg_planes": jpeg_planes}

@@ -10,12 +10,12 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from pipelines import jpeg
 from pipelines.decode import BadSample, decode
 from pipelines.jpeg_library import Handle, Library, find_library
 from pipelines.kernels import turned
+from pipelines.parts import inlined, part
 
 # frame[2]: the number of planes (1 grey, 3 luma and chroma), or this: one array of red, green, blue pixels
 INTERLEAVED = 0
@@ -40,7 +40,7 @@ class Stored:
         return int(self.frame[1])
 
 
-@njit(nogil=True)
+@part
 def plane_of(data: np.ndarray, frame: np.ndarray, number: int):
     """The plane `number` of a picture that has planes, uint8 [h, w], without the padding to whole blocks."""
     start = 0
@@ -52,7 +52,7 @@ def plane_of(data: np.ndarray, frame: np.ndarray, number: int):
     return data[start : start + stride * rows].reshape(rows, stride)[:height, :width]
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def picture_of(data: np.ndarray, frame: np.ndarray):
     """What `pipelines.kernels` resizes."""
     if frame[2] == INTERLEAVED:
@@ -100,7 +100,8 @@ class PlaneDecoder:
         if len(self._own.room) < size:
             self._own.room = np.empty(size + size // 4, np.uint8)
         room = self._own.room
-        if not native().jpeg_planes(handle.calls, handle.struct, handle.messages, handle.damage, frame, room):
+        given = (handle.calls, handle.struct, handle.messages, handle.damage, handle.rows)
+        if not native().jpeg_planes(*given, frame, room):
             raise BadSample("broken image")
         return Stored(room, frame)
 

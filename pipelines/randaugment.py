@@ -7,8 +7,9 @@ et al., arXiv:1909.13719): all of them grow with the magnitude. Pixels are in `r
 import math
 
 import numpy as np
-from numba import njit
 
+from pipelines.memory import word_at
+from pipelines.parts import part
 from pipelines.streams import fold, mix, purpose, uniform
 
 # v: views   k: operations of a view, at most
@@ -48,7 +49,7 @@ _STREAM = np.uint64(purpose("randaugment"))
 _HAPPENS, _KIND, _RADIUS, _ANGLE, _SIGN, _CUBIC, _DRAWS = range(7)  # counters of an operation
 
 
-@njit(nogil=True)
+@part
 def strength(kind, magnitude, sign):
     """The argument of an operation at a magnitude in 0..10: timm's "increasing" ranges."""
     share = magnitude / MAX_MAGNITUDE
@@ -69,7 +70,7 @@ def strength(kind, magnitude, sign):
     return 0.0
 
 
-@njit(nogil=True)
+@part
 def _draw(key, first, rule, operation):
     operation.kind, operation.cubic, operation.value = NOTHING, 0, 0.0
     if uniform(key, np.uint64(first + _HAPPENS)) >= rule.operation_probability:
@@ -84,7 +85,7 @@ def _draw(key, first, rule, operation):
     operation.cubic = uniform(key, np.uint64(first + _CUBIC)) < rule.cubic
 
 
-@njit(nogil=True)
+@part
 def draw_operations(key: np.uint64, rules: np.ndarray) -> np.ndarray:
     """OPERATION [v, k] of an image's views, k the most that any of their rules asks for; those that do not
     happen are NOTHING. `key` is that of the sample and epoch."""
@@ -102,12 +103,13 @@ def draw_operations(key: np.uint64, rules: np.ndarray) -> np.ndarray:
     return drawn
 
 
-@njit(nogil=True)
+@part
 def sign_operations(signature: np.uint64, operations: np.ndarray) -> np.uint64:
     """The signature of an image and its views, with these operations: as it was where there are none."""
     if operations.size == 0:
         return signature
     value = mix(signature)
-    for word in operations.reshape(-1).view(np.uint32):
-        value = fold(value, np.uint64(word))
+    start = np.uint64(operations.ctypes.data)
+    for i in range(0, operations.nbytes, 4):
+        value = fold(value, np.uint64(word_at(start + np.uint64(i))))  # type: ignore[call-arg]
     return value

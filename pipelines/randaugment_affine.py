@@ -8,14 +8,14 @@ bicubic kernel here has a = -1, unlike the -0.5 that it resizes with.
 import math
 
 import numpy as np
-from numba import njit
 
+from pipelines.parts import part
 from pipelines.randaugment import ROTATE, SHEAR_X, SHEAR_Y, TRANSLATE_X
 
 # c: channels   h, w: sides of a view
 
 
-@njit(nogil=True)
+@part
 def matrix(kind, value, height, width):
     """(a, b, c, d, e, f) of an operation: the source of (x, y) is (a x + b y + c, d x + e y + f)."""
     if kind == ROTATE:
@@ -32,14 +32,14 @@ def matrix(kind, value, height, width):
     return 1.0, 0.0, 0.0, 0.0, 1.0, value * height
 
 
-@njit(nogil=True)
+@part
 def _cubic(before, first, second, after, share):
     slope = -before + second
     bend = 2.0 * (before - first) + second - after
     return first + share * (slope + share * (bend + share * (-before + first - second + after)))
 
 
-@njit(nogil=True)
+@part
 def _along(row, x, share, cubic):
     """The value between pixels x and x + 1 of a row uint8 [w]."""
     last = len(row) - 1
@@ -53,7 +53,7 @@ def _along(row, x, share, cubic):
     return _cubic(before, first, second, after, share)
 
 
-@njit(nogil=True)
+@part
 def _at(plane, x, y, right, down, cubic):
     """The value of a plane uint8 [h, w] at `right` and `down` from pixel (x, y)."""
     last = len(plane) - 1
@@ -68,7 +68,7 @@ def _at(plane, x, y, right, down, cubic):
     return _cubic(before, first, second, after, down)
 
 
-@njit(nogil=True)
+@part
 def move(levels: np.ndarray, numbers, cubic: bool, fill: np.ndarray) -> None:
     """Applies the affine map with these six `numbers` to uint8 [3, h, w] in place; `fill`: uint8 [3]."""
     a, b, c, d, e, f = numbers

@@ -1,9 +1,9 @@
 """RandAugment's operations on 8-bit planes, as Pillow's ImageOps and ImageEnhance do them."""
 
 import numpy as np
-from numba import njit
 
 from pipelines.colour import blend_with_level, mean_grey, saturate
+from pipelines.parts import part
 from pipelines.randaugment import (
     AUTOCONTRAST,
     BRIGHTNESS,
@@ -22,7 +22,7 @@ from pipelines.randaugment_affine import matrix, move
 # levels: uint8 [3, h, w], changed in place
 
 
-@njit(nogil=True)
+@part
 def _stretched(counts, table):
     """The table that takes the darkest level that occurs to 0 and the brightest to 255."""
     low, high = 0, 255
@@ -37,7 +37,7 @@ def _stretched(counts, table):
             table[i] = min(max(int(i * scale + offset), 0), 255)
 
 
-@njit(nogil=True)
+@part
 def _equalised(counts, table):
     """The table after which all levels occur about equally often."""
     last = 255
@@ -52,7 +52,7 @@ def _equalised(counts, table):
         total += counts[i]
 
 
-@njit(nogil=True)
+@part
 def _fixed(kind, value, table):
     """The table of an operation that does not look at the image."""
     for i in range(256):
@@ -64,7 +64,7 @@ def _fixed(kind, value, table):
             table[i] = min(255, i + value)
 
 
-@njit(nogil=True)
+@part
 def _look_up(levels, kind, value):
     """The operations that give each level of a channel another one."""
     counts, table = np.empty(256, np.int64), np.empty(256, np.int64)
@@ -85,7 +85,7 @@ def _look_up(levels, kind, value):
             flat[i] = np.uint8(table[flat[i]])
 
 
-@njit(nogil=True)
+@part
 def _sharpen(levels, factor):
     """Blends with a 3 x 3 smoothing (its middle weighs 5, the others 1); pixels of the border stay."""
     height, width = levels.shape[1:]
@@ -115,7 +115,7 @@ def _sharpen(levels, factor):
                 out[x] = np.uint8(np.int32(min(max(value, np.float32(0)), np.float32(255))))
 
 
-@njit(nogil=True)
+@part
 def augment(levels: np.ndarray, operation: np.record, fill: np.ndarray) -> None:
     """Does one drawn OPERATION to `levels`; `fill` (uint8 [3]) is the colour of what it uncovers."""
     kind, value = operation.kind, operation.value

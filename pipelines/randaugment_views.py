@@ -1,9 +1,9 @@
 """Views with RandAugment: apart from `render.cut_views`, so that only runs that use it compile it."""
 
 import numpy as np
-from numba import njit
 
 from pipelines.draws import draw_views, signature
+from pipelines.parts import part
 from pipelines.planes import picture_of
 from pipelines.randaugment import draw_operations, sign_operations
 from pipelines.randaugment_pixels import augment
@@ -12,7 +12,7 @@ from pipelines.render import colour_levels, cut_levels, normalise
 # v: views of a group   n, m: sides of a view
 
 
-@njit(nogil=True)
+@part
 def mean_levels(affine):
     """The data's mean colour in whole levels, uint8 [3]: what operations that move pixels uncover."""
     fill = np.empty(3, np.uint8)
@@ -22,7 +22,7 @@ def mean_levels(affine):
     return fill
 
 
-@njit(nogil=True)
+@part
 def _render_group(picture, views, operations, affine, slot, out):
     levels, fill = np.empty(out.shape[2:], np.uint8), mean_levels(affine)
     for v in range(len(views)):
@@ -33,7 +33,7 @@ def _render_group(picture, views, operations, affine, slot, out):
         normalise(levels, affine, out[v, slot])
 
 
-@njit(nogil=True)
+@part
 def cut_augmented_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
     """`render.cut_views`, with the same arguments, for rules that ask for RandAugment.
 

@@ -1,7 +1,6 @@
 """From a decoded image and drawn parameters to normalised crops: one native call an image, GIL-free."""
 
 import numpy as np
-from numba import njit
 
 from pipelines.blur import blur
 from pipelines.canvas import place
@@ -9,6 +8,7 @@ from pipelines.colour import blend_with_level, make_grey, mean_grey, saturate, s
 from pipelines.crops import MultiCrop
 from pipelines.draws import BRIGHTNESS, CONTRAST, NEVER, SATURATION, draw_views, signature
 from pipelines.kernels import of_pixels, resize_window, to_levels
+from pipelines.parts import contracted, inlined
 from pipelines.planes import picture_of
 
 # v: views of a group   b: images of a batch   n, m: sides of a view
@@ -20,7 +20,7 @@ def normalisation(crops: MultiCrop) -> np.ndarray:
     return np.stack([1 / (255 * std), -mean / std]).astype(np.float32)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _jitter(levels, view):
     """The four parts of the colour jitter in the drawn order."""
     order = view.order
@@ -36,14 +36,14 @@ def _jitter(levels, view):
             shift_hue(levels, view.hue)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def render_levels(picture, view: np.record, levels: np.ndarray) -> None:
     """One view of a picture (of `pipelines.kernels`) as 8-bit levels [3, n, m], before normalisation."""
     cut_levels(picture, view, levels)
     colour_levels(view, levels)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def cut_levels(picture, view, levels):
     """The crop of a view, resized and flipped, as levels."""
     values = np.empty(levels.shape, np.float32)
@@ -61,7 +61,7 @@ def cut_levels(picture, view, levels):
     to_levels(values, picture[3] == 0, levels)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def colour_levels(view, levels):
     """What is drawn for the colours of a view, done to its levels."""
     if view.order >= 0:
@@ -74,7 +74,7 @@ def colour_levels(view, levels):
         solarise(levels, view.threshold)
 
 
-@njit(nogil=True, fastmath={"contract"})
+@contracted
 def normalise(levels: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     """Levels uint8 [3, n, m] to float32 of the same shape by a factor and an offset a channel."""
     for c in range(3):
@@ -85,7 +85,7 @@ def normalise(levels: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
                 into[x] = np.float32(row[x]) * factor + offset
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _render_all(picture, views, affine, slot, global_out, local_out):
     split = len(global_out)
     for v in range(len(views)):  # one loop for both groups: the compiler takes its time for each
@@ -95,7 +95,7 @@ def _render_all(picture, views, affine, slot, global_out, local_out):
         normalise(levels, affine, out)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, local_out):
     """Draws the views of one image (`planes.Stored`) and renders them into row `slot` of the batch.
 
@@ -109,7 +109,7 @@ def cut_views(data, frame, key, sample, rules, affine, slot, views, global_out, 
     return signature(sample, views)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def level_views(data, frame, key, sample, rules, slot, views, global_out, local_out):
     """`cut_views` without colours and normalisation: the same crops as levels, uint8 [v, b, 3, n, m]."""
     draw_views(key, frame[0], frame[1], rules, views)
@@ -120,7 +120,7 @@ def level_views(data, frame, key, sample, rules, slot, views, global_out, local_
     return signature(sample, views)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def place_picture(data, frame, key, sample, rules, views, out):
     """`cut_views` without any pixels cut: the views drawn, and the picture as it is in uint8 [bytes]."""
     draw_views(key, frame[0], frame[1], rules, views)
@@ -128,7 +128,7 @@ def place_picture(data, frame, key, sample, rules, views, out):
     return signature(sample, views)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def centre_views(pixels, full, affine, out):
     """The whole image resized to `full` (h, w), its centre cut and normalised into float32 [3, n, m]."""
     values, levels = np.empty(out.shape, np.float32), np.empty(out.shape, np.uint8)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numba import njit
 from PIL import Image, ImageEnhance, ImageOps
 from timm.data import auto_augment
 
@@ -10,10 +11,12 @@ from pipelines.crops import Crops, LocalCrops, MultiCrop, RandAugment
 from pipelines.draws import VIEW, rules
 from pipelines.native import native
 from pipelines.planes import of_pixels
-from pipelines.randaugment import OPERATION, draw_operations, strength
+from pipelines.randaugment import OPERATION, strength
 from pipelines.render import normalisation
 from pipelines.streams import fold
 from tests.pipelines.pictures import picture
+
+draw_operations = njit(kinds.draw_operations)
 
 FILL = (124, 116, 104)
 NAMES = auto_augment.rand_augment_choices("", increasing=True)
