@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.crops import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.settings import Settings
+from raymask.reason import first_line
 from raymask.state import part, tensors
 from raymask.teachers import Frozen
 from raymask.timm_names import heads_agree, together
@@ -81,6 +82,24 @@ class FrozenNetwork(Settings):
             )
         own = recolouring(colours, self._known_colours()) if self.normalisation == "own" else None
         return Frozen(network, image_size=size if size != image_size else None, colours=own)
+
+    def check_sight(self, frozen: Frozen, image_size: Size, *, name: str) -> None:
+        """Raises ValueError where what was built, `name` in the config, fails on images of this size.
+
+        One blank image is tried: many networks of timm are made for one size, and only their pass says so.
+        """
+        try:
+            frozen(torch.zeros(1, 3, *image_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            known: Any = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+            height, width = image_size if known is None else known.input_size[1:]
+            tried, reason = frozen.image_size or image_size, first_line(error).rstrip(".")
+            meant = f"{height}" if height == width else f"[{height},{width}]"
+            remedy = f"set {name}.image_size={meant}, to which its images are then resized"
+            raise ValueError(
+                f"{name} cannot look at images of {tried[0]}x{tried[1]} pixels ({reason}): "
+                + (remedy if (height, width) != tuple(tried) else f"choose another {name}.name")
+            ) from error
 
     def remarks(self, name: str, *, colours: Colours) -> list[str]:
         """A sentence where a network that is `name` in the config learned nothing, or from other colours."""

@@ -122,12 +122,15 @@ def is_maskable(network: nn.Module) -> bool:
     return isinstance(network, VisionTransformer | Cait)
 
 
-def require_maskable(network: nn.Module) -> None:
-    """Raises ValueError for a network without patch tokens, naming those that have them."""
+def require_maskable(network: nn.Module, *, otherwise: str | None = None) -> None:
+    """Raises ValueError for a network without patch tokens, naming those that have them.
+
+    otherwise: what else may be done where this network is asked for, to end the sentence
+    """
     if not is_maskable(network):
         raise ValueError(
-            f"a frozen {type(network).__name__} cannot drop patches and has no attention of [CLS]: "
-            f"choose {MASKABLE}, or let a teacher see everything (method.keep.ratio=1)"
+            f"a frozen {type(network).__name__} has no tokens of patches and no attention of [CLS]: choose "
+            f"{MASKABLE}" + (f", or {otherwise}" if otherwise else "")
         )
 
 

@@ -100,6 +100,7 @@ class MaeMethod(Method):
                 image_size=size, seed=seed, classes=None, colours=(crops.mean, crops.std)
             )
             self.frozen = fitting(frozen, size, grid)
+            settings.target.network.check_sight(frozen, size, name="method.target.network")
             self.width = self.frozen.network.embed_dim
         else:
             self.width = settings.target.width(square(body.patch_size))

@@ -11,7 +11,7 @@ from raymask.backbone import VisionBackbone
 from raymask.masks import Mask, hidden_count
 from raymask.masks.disjoint import Disjoint
 from raymask.targets import FrozenTeacher, Target, Teacher
-from raymask.teachers import Frozen
+from raymask.teachers import Frozen, require_maskable
 
 if TYPE_CHECKING:
     from raymask.methods.mae import Mae
@@ -67,6 +67,7 @@ def check_settings(settings: Mae, mask: Mask, crops: MultiCrop) -> None:
 
 def fitting(frozen: Frozen, size: tuple[int, int], grid: tuple[int, int]) -> Frozen:
     """The frozen teacher, if it cuts crops of this size into the student's grid of patches."""
+    require_maskable(frozen.network, otherwise="another method.target.kind")
     theirs = frozen.grid(torch.empty(1, 3, *size, device="meta"))
     if tuple(theirs) != tuple(grid):
         raise ValueError(

@@ -24,7 +24,7 @@ from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
 from raymask.methods.kd_objectives import Attention, Layers, Lesson, Manifold, Nothing, Objective, Soft
 from raymask.methods.keep import Keep, check_grids
-from raymask.methods.maskedkd_masks import check_row, check_settings, report_masks
+from raymask.methods.maskedkd_masks import check_networks, check_row, check_settings, report_masks
 from raymask.methods.method import Method, Network
 from raymask.methods.study import Studied, at, attention_at, study, wide
 from raymask.methods.views import draw_masks, drop_path_draws
@@ -32,7 +32,7 @@ from raymask.mixing import Erasing, Mixing, erase, mix
 from raymask.progress import Progress
 from raymask.schedules import Constant
 from raymask.streams import Rng, uniforms
-from raymask.teachers import Frozen, require_maskable
+from raymask.teachers import Frozen
 
 # v: views   b: images   r: rows = v * b   n: patches of the student   m: of the teacher   kept: that it sees
 # c: classes   t: tokens   d: width of a token
@@ -109,8 +109,8 @@ class MaskedKDMethod(Method):
         """Refuses before the first step what could never work."""
         blank, keep = torch.zeros(1, 3, *image_size), self.settings.keep
         objective = self.settings.objective
+        check_networks(self.settings, self.teacher, self.selector, image_size)
         if isinstance(objective, Manifold | Attention):
-            require_maskable(self.teacher.network)
             check_grids(body.grid(*image_size), self.teacher.grid(blank), resample=False)
         if isinstance(objective, Manifold):
             self.pairs = objective.pairs(body.depth, len(self.teacher.network.blocks))

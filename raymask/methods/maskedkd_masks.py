@@ -16,6 +16,7 @@ from raymask.masks import Mask, mask_signature
 from raymask.masks.disjoint import hidden_from
 from raymask.methods.kd_objectives import Attention, Manifold
 from raymask.methods.views import check_single_views
+from raymask.teachers import Frozen, require_maskable
 
 if TYPE_CHECKING:
     from raymask.methods.maskedkd import MaskedKD
@@ -64,6 +65,20 @@ def check_row(settings: MaskedKD, student: VisionBackbone) -> None:
             f"{settings.keep.source} and objective.kind={settings.objective.kind} ask for the attention of "
             "[CLS]: set method.keep.row=cls"
         )
+
+
+def check_networks(
+    settings: MaskedKD, teacher: Frozen, selector: Frozen | None, image_size: tuple[int, int]
+) -> None:
+    """Raises ValueError where a frozen network lacks what is asked of it, or fails on images of this size."""
+    if isinstance(settings.objective, Manifold | Attention):
+        require_maskable(teacher.network, otherwise="set method.objective.kind=soft, hard or deit")
+    if settings.keep.is_partial:
+        require_maskable(teacher.network, otherwise="let the teacher see everything (method.keep.ratio=1)")
+    settings.teacher.check_sight(teacher, image_size, name="method.teacher")
+    if selector is not None and settings.selector is not None:
+        require_maskable(selector.network, otherwise="let the student choose (method.keep.source=student)")
+        settings.selector.check_sight(selector, image_size, name="method.selector")
 
 
 @torch.no_grad()

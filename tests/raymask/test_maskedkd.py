@@ -261,8 +261,15 @@ def test_a_teacher_with_another_grid_is_given_mapped_scores():
 def test_a_convolutional_teacher_is_a_control_without_a_mask():
     method = build(teacher=FrozenNetwork(name="resnet10t"), keep=Keep())
     assert method(batch(), NOW, RNG)["loss"].isfinite()
-    with pytest.raises(ValueError, match="cannot drop patches"):
+    with pytest.raises(ValueError, match=r"let the teacher see everything \(method\.keep\.ratio=1\)"):
         build(teacher=FrozenNetwork(name="resnet10t"))
+
+
+def test_a_teacher_made_for_one_size_of_images_teaches_when_they_are_resized_to_it():
+    fixed = FrozenNetwork(name="eva02_tiny_patch14_224", image_size=224)
+    method = build(teacher=fixed, keep=Keep(), views=1)
+    report = method(batch(2, views=1), NOW, RNG)
+    assert report["loss"].isfinite() and report["soft"] > 0
 
 
 @pytest.mark.parametrize("kind", ["token", "drop", "pixel"])
@@ -320,7 +327,7 @@ def test_half_precision_scores_are_compared_in_single():
         ),
         (
             {"teacher": FrozenNetwork(name="resnet18"), "objective": Attention(), "keep": Keep()},
-            "a frozen ResNet cannot drop patches and has no attention",
+            "a frozen ResNet has no tokens of patches .*, or set method.objective.kind=soft",
         ),
     ],
 )

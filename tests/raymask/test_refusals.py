@@ -25,6 +25,7 @@ from tests.raymask.toy import dino
 
 VIT = FrozenNetwork(name="vit_tiny_patch16_224", patch_size=8, dim=16, depth=2, heads=2)
 CONVOLUTIONAL = FrozenNetwork(name="resnet10t")
+FIXED = FrozenNetwork(name="eva02_tiny_patch14_224")  # made for one size of images
 ATTENTION = {"kind": "attention"}
 
 
@@ -97,11 +98,28 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no classes": (lambda: maskedkd(classes=None), "distillation with labels needs data with classes"),
     "attention of a convolutional selector": (
         lambda: maskedkd(Keep(ratio=0.5, source="network"), selector=CONVOLUTIONAL),
-        "a frozen ResNet cannot drop patches and has no attention of [CLS]: choose any timm",
+        "and CaiT, or let the student choose (method.keep.source=student)",
+    ),
+    "a convolutional teacher that is to miss patches": (
+        lambda: maskedkd(teacher=CONVOLUTIONAL),
+        "and CaiT, or let the teacher see everything (method.keep.ratio=1)",
+    ),
+    "patches of a convolutional target": (
+        lambda: mae(target=FrozenTeacher(network=CONVOLUTIONAL)),
+        "a frozen ResNet has no tokens of patches and no attention of [CLS]",
+    ),
+    "a teacher made for images of another size": (
+        lambda: maskedkd(Keep(ratio=1.0), teacher=FIXED),
+        "method.teacher cannot look at images of 32x32 pixels (Input height (32) doesn't match model (224)): "
+        "set method.teacher.image_size=224, to which its images are then resized",
+    ),
+    "a size that a teacher is not made for": (
+        lambda: maskedkd(Keep(ratio=1.0), teacher=FIXED.model_copy(update={"image_size": 96})),
+        "method.teacher cannot look at images of 96x96 pixels",
     ),
     "attention of a convolutional target": (
         lambda: mae(guided(), target=FrozenTeacher(network=CONVOLUTIONAL)),
-        "a frozen ResNet cannot drop patches and has no attention of [CLS]",
+        "and CaiT, or another method.target.kind",
     ),
     "attention of a network without class token": (
         lambda: mae(guided(), backbone="convvit", target=Teacher()),
