@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.crops import MultiCrop
 from pipelines.order import LANES
 from pipelines.remote.settings import Cache
-from pipelines.remote.urls import has_secrets, public
+from pipelines.remote.urls import has_secrets, public, unsupported
 from pipelines.repeats import epoch_length
 from pipelines.settings import Settings
 from pipelines.source import Source, only, open_splits
@@ -62,6 +62,8 @@ class Data(Settings):
     @field_validator("train", "val")
     @classmethod
     def _without_secrets(cls, path: str | None) -> str | None:
+        if path is not None and (why := unsupported(path)):
+            raise ValueError(why)
         if path is not None and has_secrets(path):
             raise ValueError(
                 f"{public(path)} was given with a password or a signature, which config.yaml would keep: set "

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.pipe import PIPE, spool
 from pipelines.remote.opening import find, read_text
 from pipelines.remote.settings import Cache
-from pipelines.remote.urls import is_remote, local, public
+from pipelines.remote.urls import is_remote, local, public, unsupported
 
 DEFAULT_CACHE = Cache()
 MOST = 10_000_000  # files that one pair of braces may stand for
@@ -29,6 +29,8 @@ def expand(
                 "or set data.allow_pipe=true (to pack: allow_pipe=true) if you trust whoever wrote it"
             )
         return [str(spool(one, cache)) for one in _braces(path, words=False)]
+    if why := unsupported(path):
+        raise ValueError(why)
     path = local(path)
     if is_remote(path):
         return [name for one in _braces(path) for name in find(one, seconds=cache.opening)]

@@ -125,6 +125,8 @@ def _open(url: str) -> tuple[Any, str]:
         raise Failure(f"{scheme}:// is not installed: {how}", final=True) from None
     except ValueError:
         raise Failure(f"fsspec does not know {scheme}:// or cannot read the URL", final=True) from None
+    except Exception as error:  # some protocols connect as they are opened
+        raise _failure(error) from None
     if scheme in _S3:
         files.retries = 1  # whoever calls is patient, and knows for how long
     return files, path

@@ -54,10 +54,11 @@ def test_a_packed_folder_opens_with_one_request_and_reads_no_more_than_it_needs(
         }
 
 
-def test_a_server_out_of_reach_is_waited_for_as_long_as_is_asked(tmp_path):
+@pytest.mark.parametrize("scheme", ["http", "ftp"])  # ftp connects as it is opened
+def test_a_server_out_of_reach_is_waited_for_as_long_as_is_asked(scheme, tmp_path):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/set"
+        url = f"{scheme}://127.0.0.1:{nobody.getsockname()[1]}/set"
         for path in (url, f"{url}/*.tar", f"@{url}.txt"):
             begun = time.monotonic()
             with pytest.raises(

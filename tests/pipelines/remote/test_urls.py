@@ -7,15 +7,26 @@ from pydantic import ValidationError
 
 from pipelines.loader import Data
 from pipelines.remote.retry import LONGEST, Failure, patiently, pause
-from pipelines.remote.urls import below, beside, has_secrets, identity, is_remote, local, name_of, public
+from pipelines.remote.urls import (
+    below,
+    beside,
+    has_secrets,
+    identity,
+    is_remote,
+    local,
+    name_of,
+    public,
+    unsupported,
+)
+from pipelines.source import open_source
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=8, max_size=12)
 
 
 @given(user=WORDS, password=WORDS, signature=WORDS)
 def test_no_secret_is_left_in_the_public_form(user, password, signature):
-    url = f"https://{user}:{password}@host.org/a@b/c.tar?sig={signature}#x"
-    assert public(url) == "https://host.org/a@b/c.tar" and has_secrets(url)
+    url = f"https://{user}:{password}@host.org/a/c.tar?sig={signature}#x"
+    assert public(url) == "https://host.org/a/c.tar" and has_secrets(url)
     assert not {user, password, signature} & set(identity(url).replace("?", "/").split("/"))
 
 
@@ -28,11 +39,50 @@ def test_no_secret_is_left_in_the_public_form(user, password, signature):
         ("https://h/a.tar?X-Amz-Signature=1", True),
         ("https://h/a.tar?token=1", True),
         ("https://h/mail@home.tar", False),
+        ("https://h:8080/a.tar?mail=a@b", False),
+        ("https://[::1]:8080/a.tar", False),
+        ("https://[fe80::1]/a@b.tar?mail=a@b", True),  # refused rather than shown
+        ("s3://bucket/ada@org/a.tar", False),
         ("/data/me@home/shards", False),
     ],
 )
 def test_urls_with_secrets_are_told_from_others(url, secret):
     assert has_secrets(url) == secret
+
+
+@given(user=WORDS, parts=st.lists(WORDS, min_size=1, max_size=3), between=st.sampled_from("/?#@:"))
+@pytest.mark.parametrize("tail", ["x.tar", "{a,b}/x.tar?part=1", "me@home/x.tar"])
+def test_a_password_that_is_not_written_in_percents_is_hidden_whole(tail, user, parts, between):
+    url = f"https://{user}:{between.join(['a' + part for part in parts])}@host/{tail}"
+    assert has_secrets(url)
+    assert not any(word in public(url) for word in (user, *parts))
+
+
+UNSUPPORTED = [
+    "simplecache::http://user:hunter2@h/x.tar",
+    "filecache::s3://KEY:hunter2@b/x.tar",
+    "zip://a.jpg::http://u:hunter2@h/x.zip",
+    "zip://*.jpg::/data/hunter2.zip",
+    "http:/user:hunter2@h/x.tar",
+    "s3:KEY:hunter2@b/{a,b}.tar",
+]
+
+
+@pytest.mark.parametrize("url", UNSUPPORTED)
+def test_forms_of_urls_that_nobody_opens_are_refused_without_repeating_them(url, tmp_path):
+    (tmp_path / "list.txt").write_text(url)
+    assert has_secrets(url) and "hunter2" not in public(url)
+    with pytest.raises(ValidationError, match=r"not supported|two slashes") as in_config:
+        Data(train=url)
+    for path in (url, f"@{tmp_path}/list.txt"):
+        with pytest.raises(ValueError, match=r"not supported|two slashes") as at_once:
+            open_source(path)
+        assert "hunter2" not in str(at_once.value) + str(in_config.value)
+
+
+@pytest.mark.parametrize("path", ["/data/a::b", "pipe:curl http://h/x::y", "C:/data", "sqlite:////db", "a:b"])
+def test_other_paths_with_colons_are_no_urls_of_a_wrong_form(path):
+    assert unsupported(path) is None
 
 
 def test_the_settings_refuse_a_secret_without_repeating_it():
