@@ -33,7 +33,7 @@ def unsupported(path: str) -> str | None:
     if _is_chain(path):
         return (
             f"a URL that begins with {scheme!r} joins protocols by '::', which is not supported: give the "
-            "plain URL of the shards, of which raymask keeps copies by itself; images in archives are packed first"
+            "plain URL of shards, of which copies are kept without that; images in archives are packed first"
         )
     if BROKEN.match(path):
         return f"a path that begins with {scheme + ':'!r} is no URL without two slashes: give {scheme}://..."
