@@ -15,14 +15,13 @@ from pipelines.index import (
     HASHED,
     ShardError,
     ShardIndex,
-    check_index,
     hash_shard,
     opened,
     quick_check,
-    read_index,
 )
 from pipelines.manifest import NAME, Shard
 from pipelines.scan import build_index
+from pipelines.stored import check_index, is_current, read_index
 
 # n: images of the shard
 
@@ -53,7 +52,7 @@ def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
     problems += said if checksum else []  # one sentence is enough for a shard that is gone or cut
     stored, said = _tried(lambda: read_index(path))
     problems += said
-    if stored is not None and checksum:
+    if stored is not None and checksum and is_current(stored, path):  # else it is built anew when next used
         problems += _index_problems(path, stored, scanned, checksum)
     if ffcv and path.suffix == BETON and scanned is not None and (other := ffcv_disagrees(path)):
         problems.append(f"shard {path}: {other}")

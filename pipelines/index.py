@@ -7,6 +7,7 @@ builds one for a shard that has none.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from safetensors.numpy import load, save
 
 from pipelines.decode import Cause
 from pipelines.labels import MAX_CLASSES
+from pipelines.notes import NOTHING, Notes, parse_notes
 
 # n: images of the shard   k: bytes of all keys
 
@@ -44,6 +46,8 @@ class ShardIndex:
     quick: blake2b of the shard's size and its two ends: shows cheaply that index and shard belong together
     widths: pixels of a row where the bytes are bare RGB rows, 0 for an encoded image; none: all are encoded
     names: classes by label, where the shard names them instead of numbering them
+    notes: what was passed over as it was scanned
+    modified: when the shard last was, in nanoseconds, as it was scanned; none where that does not matter
     """
 
     offsets: Int64[np.ndarray, " n"]
@@ -56,6 +60,8 @@ class ShardIndex:
     quick: str
     widths: Int64[np.ndarray, " n"] | None = None
     names: tuple[str, ...] = ()
+    notes: Notes = NOTHING
+    modified: int | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -97,6 +103,7 @@ def make_index(
     checksum: str = "",
     widths: Int64[np.ndarray, " n"] | None = None,
     names: tuple[str, ...] = (),
+    notes: Notes = NOTHING,
 ) -> ShardIndex:
     """An index from (offset, size, label) rows and keys; its checksum is the shard's where given."""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
@@ -111,7 +118,7 @@ def make_index(
         checksum = "scan:" + digest.hexdigest()
     offsets, sizes, labels = table
     return ShardIndex(
-        offsets, sizes, labels, key_ends, key_bytes, shard_bytes, checksum, quick, widths, names
+        offsets, sizes, labels, key_ends, key_bytes, shard_bytes, checksum, quick, widths, names, notes
     )
 
 
@@ -125,8 +132,10 @@ def index_bytes(index: ShardIndex) -> bytes:
         "count": len(index),
         "checksum": index.checksum,
         "quick": index.quick,
-        **({"names": index.names} if index.names else {}),
     }
+    more = {"names": index.names, "notes": index.notes.values()}
+    about |= {name: value for name, value in more.items() if value}
+    about |= {} if index.modified is None else {"modified": index.modified}
     # One JSON value: safetensors promises no order for several, and equal shards shall have equal indexes.
     return save(tensors, metadata={"raymask": json.dumps({"format": FORMAT, **about})})
 
@@ -141,11 +150,13 @@ def parse_index(data: bytes) -> ShardIndex:
             raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
         index = ShardIndex(
             **{name: tensors[name] for name in ARRAYS},
-            shard_bytes=_bytes(about["shard_bytes"]),
+            shard_bytes=_count(about["shard_bytes"]),
             checksum=str(about["checksum"]),
             quick=str(about["quick"]),
             widths=tensors.get("widths"),
             names=tuple(map(str, about.get("names", ()))),
+            notes=parse_notes(about.get("notes")),
+            modified=_time(about.get("modified")),
         )
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"it is damaged or no index of ours ({error})") from None
@@ -153,9 +164,15 @@ def parse_index(data: bytes) -> ShardIndex:
     return index
 
 
-def _bytes(value: object) -> int:
+def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError(f"{value!r:.40} is no length")
+    return value
+
+
+def _time(value: object) -> int | None:
+    if value is not None and (type(value) is not int or abs(value) >= 1 << 63):
+        raise ValueError(f"{value!r:.40} is no time")
     return value
 
 
@@ -203,39 +220,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_index(shard: Path) -> ShardIndex | None:
-    """The index beside a shard, or None. Raises ShardError for a damaged one."""
-    path = index_path(shard)
-    try:
-        return parse_index(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ShardError(
-            f"the index {path} cannot be used: {error}: delete it to have it built again"
-        ) from None
-
-
-def check_index(index: ShardIndex, shard: Path, file: int) -> None:
-    """Raises ShardError unless the open shard `file` is, by length and ends, the one that was indexed."""
-    length = os.fstat(file).st_size
-    if length < index.shard_bytes:
-        raise ShardError(f"shard {shard} is truncated: {length:,} of {index.shard_bytes:,} bytes are there")
-    if length != index.shard_bytes or quick_check(file, length) != index.quick:
-        raise ShardError(
-            f"the index of shard {shard} does not match it: the shard was changed after it was indexed; "
-            f"delete {index_path(shard).name} to have it built again, or restore the shard"
-        )
-
-
 @contextmanager
 def opened(shard: Path) -> Iterator[int]:
     """A read-only descriptor of a shard. Raises ShardError, naming it, where it cannot be opened."""
-    try:
-        file = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ShardError(f"shard {shard} cannot be opened: {error.strerror}") from None
+    file = descriptor(shard)
     try:
         yield file
     finally:
         os.close(file)
+
+
+def descriptor(shard: Path) -> int:
+    """The same for whoever closes it: an open regular file."""
+    try:
+        # Without waiting: somebody would have to write into a pipe before it opens.
+        file = os.open(shard, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ShardError(f"shard {shard} cannot be opened: {error.strerror}") from None
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+    raise ShardError(f"shard {shard} is {kind}, not a file: name the shards that are meant, or move it away")

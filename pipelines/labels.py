@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from pipelines.names import shown_bytes
+
 MAX_CLASSES = (
     1 << 20
 )  # a larger number is an identifier of something else, and would cost memory for each class
@@ -13,25 +15,29 @@ SHOWN = 40
 
 
 class Labels:
-    """The labels of one shard, gathered sample by sample; `finish` numbers the classes that are named."""
+    """The labels of one shard, gathered sample by sample; `finish` numbers the classes that are named.
+
+    unusable: how many said something that is no label, and count as none; example: the first one
+    """
 
     def __init__(self) -> None:
+        self.unusable, self.example = 0, ""
         self._values: list[int | str] = []
         self._from_text: list[bool] = []
         self._captions = False
 
-    def add(self, kind: str, text: bytes) -> None:
-        """The label of the next sample: what its `cls`, `json` or `txt` holds; kind "" without one.
-
-        Raises ValueError where a cls or json says something that is no label.
-        """
-        value: int | str = -1
+    def add(self, kind: str, text: bytes, name: bytes = b"") -> None:
+        """The label of the next sample: what its `cls`, `json` or `txt`, called `name`, holds; "" without."""
+        value: int | str | None = -1
         if kind == "txt":
             value = _word(text)
             self._captions |= value == ""
         elif kind:
-            value = _of_json(text) if kind == "json" else _of_value(text.decode("utf-8", "replace"), text)
-        self._values.append(value)
+            value = _of_json(text) if kind == "json" else _of_value(text.decode("utf-8-sig", "replace"))
+        if value is None:
+            self.unusable += 1
+            self.example = self.example or f"{shown_bytes(name)}, which holds {text[:SHOWN]!r}"
+        self._values.append(-1 if value is None else value)
         self._from_text.append(kind == "txt")
 
     def finish(self) -> tuple[list[int], tuple[str, ...]]:
@@ -53,19 +59,24 @@ class Labels:
         return [numbers.get(value, -1) if isinstance(value, str) else -1 for value in values], tuple(named)
 
 
-def _of_json(text: bytes) -> int | str:
+def _of_json(text: bytes) -> int | str | None:
+    """What a JSON document says: itself, or the first of its fields of a known name that is not empty.
+
+    Other tools write fields of these names, too, for something else: lists, objects and "" are passed over.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise _unusable(text) from None
-    if isinstance(value, dict):
-        fields = (*NUMBER_FIELDS, *NAME_FIELDS)
-        value = next((value[name] for name in fields if value.get(name) is not None), None)
-    return _of_value(value, text)
+        return None
+    if not isinstance(value, dict):
+        return _of_value(value)
+    there = [value[name] for name in (*NUMBER_FIELDS, *NAME_FIELDS) if value.get(name) is not None]
+    plain = [each for each in there if not isinstance(each, dict | list) and str(each).strip()]
+    return _of_value(plain[0]) if plain else (None if there else -1)
 
 
-def _of_value(value: Any, text: bytes) -> int | str:
-    """A whole number below 2**20, a name, or -1 for none."""
+def _of_value(value: Any) -> int | str | None:
+    """A whole number below 2**20, a name, or -1 where nothing is said; None for what is no label."""
     if value is None:
         return -1
     if isinstance(value, str):
@@ -76,7 +87,7 @@ def _of_value(value: Any, text: bytes) -> int | str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < MAX_CLASSES:
-        raise _unusable(text)
+        return None
     return value
 
 
@@ -101,7 +112,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _unusable(text: bytes) -> ValueError:
-    return ValueError(f"is neither a whole number below {MAX_CLASSES:,} nor a class name: {text[:SHOWN]!r}")

@@ -13,6 +13,11 @@ def shown(name: object) -> str:
     return printable(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}")
 
 
+def shown_bytes(name: bytes) -> str:
+    """As `shown`, of a name in an archive, which need not be text."""
+    return shown(name.decode("utf-8", "backslashreplace"))
+
+
 def printable(text: str) -> str:
     """A text of one line, with what does not print escaped."""
     if text.isprintable():

@@ -19,6 +19,8 @@ from pipelines.formats.layout import SUFFIXES
 from pipelines.formats.tar import Member, members
 from pipelines.index import FAULTS, ShardError, ShardIndex, hash_shard, make_index, opened, quick_check
 from pipelines.labels import Labels
+from pipelines.names import shown_bytes
+from pipelines.notes import NOTHING, Notes
 
 IMAGES = (*(suffix[1:] for suffix in SUFFIXES), "img", "image")
 MAX_LABEL_FILE = 1 << 20
@@ -32,6 +34,7 @@ class Scanned:
     rows: Sequence[tuple[int, int, int]] | Int64[np.ndarray, "n 3"]
     keys: list[bytes]
     names: tuple[str, ...] = ()
+    notes: Notes = NOTHING
     widths: Int64[np.ndarray, " n"] | None = None
 
 
@@ -54,6 +57,7 @@ def build_index(path: Path, *, hashed: bool = False) -> ShardIndex:
             checksum=hash_shard(file) if hashed else "",
             widths=found.widths,
             names=found.names,
+            notes=found.notes,
         )
 
 
@@ -61,28 +65,36 @@ def scan_beton(file: int, length: int) -> Scanned:
     """The images of an open beton. Raises ValueError where its tables are damaged."""
     beton = Beton.open(file, length)
     offsets, sizes, widths = beton.images()
-    rows = np.stack([offsets, sizes, beton.labels()], axis=1)
-    return Scanned(rows, beton.keys(), widths=widths if widths.any() else None)
+    labels, notes = beton.labels()
+    rows = np.stack([offsets, sizes, labels], axis=1)
+    return Scanned(rows, beton.keys(), notes=notes, widths=widths if widths.any() else None)
 
 
 def scan_tar(file: int, length: int) -> Scanned:
-    """The images of an open tar. Raises ValueError where it, or a label in it, is damaged."""
-    places, keys, labels, seen = [], [], Labels(), set[bytes]()
+    """The images of an open tar. Raises ValueError where it is damaged, or its labels are of two kinds."""
+    places, keys, labels, seen, notes = [], [], Labels(), set[bytes](), NOTHING
     for key, group in _groups(file, length):
         if (image := _chosen(group, IMAGES)) is None:
             continue
         places.append(_place(group[image], key in seen))
         keys.append(key)
         seen.add(key)
+        if len(group) > 1:
+            notes += _passed_over(group, image)
         kind = _label_of(group)
-        member = group.get(kind)
-        try:
-            labels.add(kind.rpartition(".")[2], _content(file, member) if member else b"")
-        except ValueError as error:
-            assert member is not None  # without one there is nothing to be wrong
-            raise ValueError(f"the label in {member.name!r} {error}") from None
+        if member := group.get(kind):
+            labels.add(kind.rpartition(".")[2], _content(file, member), member.name)
+        else:
+            labels.add("", b"")
     numbers, names = labels.finish()
-    return Scanned([(*place, label) for place, label in zip(places, numbers)], keys, names)
+    notes += Notes(labels=labels.unusable, label=labels.example)
+    return Scanned([(*place, label) for place, label in zip(places, numbers)], keys, names, notes)
+
+
+def _passed_over(group: dict[str, Member], image: str) -> Notes:
+    """The images of a sample besides the one that was chosen."""
+    others = [kind for kind in group if kind != image and kind.rpartition(".")[2] in IMAGES]
+    return Notes(images=len(others), image=shown_bytes(group[others[0]].name)) if others else NOTHING
 
 
 def _place(member: Member, again: bool) -> tuple[int, int]:
@@ -142,6 +154,4 @@ def _label_of(group: dict[str, Member]) -> str:
 def _content(file: int, member: Member) -> bytes:
     if not member.regular:
         return b""
-    if member.size > MAX_LABEL_FILE:
-        raise ValueError(f"is too large: {member.size:,} bytes")
-    return os.pread(file, member.size, member.offset)
+    return os.pread(file, min(member.size, MAX_LABEL_FILE), member.offset)

@@ -10,22 +10,23 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64
-
 from pipelines.formats.beton import SUFFIX as BETON
-from pipelines.formats.folder import open_folder
 from pipelines.formats.idx import is_idx, open_idx
 from pipelines.formats.joined import JoinedSource
 from pipelines.formats.layout import SPLITS
-from pipelines.formats.sharded import open_packed, open_shards
 from pipelines.formats.webdataset import SUFFIX as TAR
-from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
+from pipelines.notes import Notes
 from pipelines.paths import DEFAULT_CACHE, expand
 from pipelines.remote.opening import open_remote
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import is_remote, is_shard, public
+
+from pipelines.formats.folder import open_folder
+from pipelines.formats.sharded import open_packed, open_shards
+from pipelines.formats.zipped import open_zip
 
 __all__ = ["ShardError", "Source", "expand", "only", "open_source", "open_splits"]
 
@@ -41,12 +42,14 @@ class Source(Protocol):
     classes: their names, by label; labels: -1 where there is none
     fingerprint: changes when the data do; that of a folder covers names, labels and sizes, not contents
     stored_bytes: of the shards, or of the images where there are none
+    notes: what was passed over as shards were scanned, for the user to know
     """
 
     classes: list[str]
     shard_sizes: Int64[np.ndarray, " s"]
     fingerprint: str
     stored_bytes: int
+    notes: Notes
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]: ...

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipelines.labels import MAX_CLASSES
+from pipelines.notes import NOTHING, Notes
 
 # n: samples
 
@@ -100,17 +101,21 @@ class Beton:
             raise ValueError("it is truncated or damaged: it says that images lie beyond its end")
         return pointers, sizes, widths
 
-    def labels(self) -> Int64[np.ndarray, " n"]:
-        """The whole numbers of the field that is called so, or of the only such field; -1 without one."""
+    def labels(self) -> tuple[Int64[np.ndarray, " n"], Notes]:
+        """The whole numbers of the field that is called so, or of the only such field; -1 without one.
+
+        Numbers that are no classes count as none, and are noted.
+        """
         number = self._choose((INT,), LABEL_NAMES)
         if number is None:
-            return np.full(len(self), -1, dtype=np.int64)
+            return np.full(len(self), -1, dtype=np.int64), NOTHING
         found = self.rows[f"f{number}"].astype(np.int64)
-        if len(found) and not -1 <= found.min() <= found.max() < MAX_CLASSES:
-            raise ValueError(
-                f"its field {self.names[number]!r} holds what is no label: {found.min()} to {found.max()}"
-            )
-        return found
+        unusable = np.flatnonzero((found < -1) | (found >= MAX_CLASSES))
+        if not len(unusable):
+            return found, NOTHING
+        said = f"sample {unusable[0]}, whose field {self.names[number]!r} holds {found[unusable[0]]}"
+        found[unusable] = -1
+        return found, Notes(labels=len(unusable), label=said)
 
     def keys(self) -> list[bytes]:
         """The samples' names, or their numbers where no field names them."""

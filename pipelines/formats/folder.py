@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
+from pipelines.notes import NOTHING
 
 
 class FolderSource:
@@ -13,6 +14,7 @@ class FolderSource:
 
     def __init__(self, root: Path, layout: Layout) -> None:
         self.root, self.layout = root, layout
+        self.notes = NOTHING
         self.classes = list(layout.classes)
         self.labels = layout.labels
         self.shard_sizes = layout.shard_sizes

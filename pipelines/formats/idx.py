@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipelines.formats.layout import virtual_shard, virtual_shards
 from pipelines.index import ShardError
+from pipelines.notes import NOTHING
 
 # n: images   h, w: pixels
 
@@ -34,6 +35,7 @@ class IdxSource:
         self, path: Path, pixels: UInt8[np.ndarray, "n h w"], labels: Int64[np.ndarray, " n"]
     ) -> None:
         self.path, self.pixels, self.labels = path, pixels, labels
+        self.notes = NOTHING
         self.classes = [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
         self.shard_sizes = virtual_shards(len(labels))
         self.stored_bytes = pixels.nbytes

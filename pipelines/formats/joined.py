@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipelines.formats.layout import check_classes
+from pipelines.notes import NOTHING
 
 if TYPE_CHECKING:
     from pipelines.source import Source
@@ -23,6 +24,7 @@ class JoinedSource:
         self.classes = [name for source in self.sources for name in source.classes]
         check_classes(self.classes, where)
         self.shard_sizes = np.concatenate([source.shard_sizes for source in self.sources])
+        self.notes = sum((source.notes for source in self.sources), NOTHING)
         self.stored_bytes = sum(source.stored_bytes for source in self.sources)
         self._starts = [0, *np.cumsum([len(source) for source in self.sources]).tolist()]
         joined = "\n".join(source.fingerprint for source in self.sources)

@@ -14,22 +14,18 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-
 from pipelines.decode import BadSample
 from pipelines.index import (
     FAULTS,
     HASHED,
     ShardError,
     ShardIndex,
-    check_index,
-    index_bytes,
-    index_path,
+    descriptor,
     opened,
-    read_index,
-    write_atomically,
 )
 from pipelines.manifest import NAME, Shard, fingerprint, read_manifest
-from pipelines.scan import build_index
+from pipelines.notes import NOTHING, Notes
+from pipelines.stored import check_index, stored_index
 
 OPEN_SHARDS = 256  # file descriptors and indexes that are held at once
 
@@ -44,18 +40,12 @@ class OpenShard:
         os.close(self.file)
 
 
-def _descriptor(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ShardError(f"shard {path} cannot be opened: {error.strerror}") from None
-
-
 class ShardSource:
     """Images in shards, which open when they are first read; at most 256 stay open.
 
     classes: their names; the labels of a shard that names its own are numbered by them
     kept: indexes of shards beside which none could be stored
+    notes: what was passed over as the shards were scanned
     """
 
     def __init__(
@@ -64,7 +54,10 @@ class ShardSource:
         shards: tuple[Shard, ...],
         classes: list[str],
         kept: dict[Path, ShardIndex],
+        *,
+        notes: Notes = NOTHING,
     ) -> None:
+        self.notes = notes
         self.paths, self.shards, self._kept = paths, shards, kept
         self.shard_sizes = np.array([shard.images for shard in shards], dtype=np.int64)
         self._starts = [0, *np.cumsum(self.shard_sizes).tolist()]
@@ -127,13 +120,17 @@ class ShardSource:
         path, shard = self.paths[number], self.shards[number]
         index = self._stored(number)
         if (len(index), index.checksum) != (shard.images, shard.checksum):
-            raise ShardError(
-                f"shard {path} or its index was changed: {NAME} describes another: pack the data again"
-            )
+            raise ShardError(f"shard {path} or its index was changed: {self._since(shard)}")
         if not index.names:
             return index
         numbers = np.array([self._numbers[name] for name in index.names], dtype=np.int64)
         return replace(index, labels=np.where(index.labels < 0, -1, numbers[index.labels]))
+
+    @staticmethod
+    def _since(shard: Shard) -> str:
+        if shard.checksum.startswith(HASHED):
+            return f"{NAME} describes another: pack the data again"
+        return "it is not the one that the data set was opened with: start again"
 
     def _shard(self, number: int) -> OpenShard:
         with self._lock:
@@ -157,26 +154,9 @@ class ShardSource:
     def _opened(self, number: int) -> OpenShard:
         """Opens a shard and compares it with its index."""
         path, index = Path(self.paths[number]), self._index(number)
-        shard = OpenShard(_descriptor(path), index)
+        shard = OpenShard(descriptor(path), index)
         check_index(shard.index, path, shard.file)
         return shard
-
-
-def stored_index(path: Path, kept: dict[Path, ShardIndex], *, hashed: bool = False) -> ShardIndex:
-    """The index of a shard: the one beside it, or a new one, which is stored there, or else in `kept`.
-
-    hashed: whether a new one gets the checksum of the whole shard, which must be read for it
-    """
-    if path in kept:
-        return kept[path]
-    index = read_index(path)
-    if index is None:
-        index = build_index(path, hashed=hashed)
-        try:
-            write_atomically(index_path(path), index_bytes(index))
-        except OSError:  # a read-only place or a full disk: the index then lives in memory
-            kept[path] = index
-    return index
 
 
 def open_shards(paths: list[Path]) -> ShardSource:
@@ -185,18 +165,19 @@ def open_shards(paths: list[Path]) -> ShardSource:
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("the list of shards names one file twice")
     kept: dict[Path, ShardIndex] = {}
-    shards, classes = [], Classes()
+    shards, classes, notes = [], Classes(), NOTHING
     for path in paths:
         index = stored_index(path, kept)
         with opened(path) as file:
             check_index(index, path, file)
         classes.add(index, path)
+        notes += index.notes.of(path)
         shards.append(Shard(path.name, len(index), index.shard_bytes, index.checksum))
     if not sum(shard.images for shard in shards):
         raise ValueError(
             f"the {len(paths)} shards hold no images (.jpg, .png, .webp, ...), {paths[0]} first among them"
         )
-    return ShardSource(paths, tuple(shards), classes.found(), kept)
+    return ShardSource(paths, tuple(shards), classes.found(), kept, notes=notes)
 
 
 class Classes:

@@ -13,7 +13,7 @@ from pipelines.formats.hashed import HashedFile
 BLOCK = 512
 END_MARK = bytes(2 * BLOCK)
 MAX_EXTENSION = 1 << 20  # bytes of a pax header or a GNU long name; honest ones need a few hundred
-# Records that tools fill up with zeros after the end mark: 10 KiB, or what `tar -b` is usually told, to 1 MiB.
+# Records that tools fill up with zeros after the end mark: 10 KiB, or what `tar -b` is usually told.
 RECORDS = (20 * BLOCK, *(BLOCK << power for power in range(12)))
 REGULAR = (b"0", b"\0", b"7")
 FOLDER = b"5"
@@ -80,7 +80,7 @@ def _check_end(file: int, length: int, position: int) -> None:
         )
     if not any(length % record == 0 and rest < record + len(END_MARK) for record in RECORDS):
         raise ValueError(
-            f"it is zero from byte {position:,} on, for {rest:,} bytes, more than the padding of an end mark: "
+            f"it is zero from byte {position:,} on, for {rest:,} bytes, more than an end mark's padding: "
             "it was not written or copied to its end: copy it again, or make it again without tar -b"
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 from pipelines.index import ShardError
+from pipelines.notes import NOTHING
 
 LOCAL_HEADER = 30
 MAX_MEMBER = 1 << 30  # bytes of one image; a larger claim is an attack or an accident
@@ -21,6 +22,7 @@ class ZipSource:
 
     def __init__(self, path: Path, layout: Layout, members: dict[str, zipfile.ZipInfo]) -> None:
         self.path, self.layout = path, layout
+        self.notes = NOTHING
         self.classes = list(layout.classes)
         self.labels = layout.labels
         self.shard_sizes = layout.shard_sizes

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pipelines.formats.sharded import Classes
 from pipelines.index import HASHED, ShardIndex
 from pipelines.manifest import NAME, Shard, parse_manifest
+from pipelines.notes import NOTHING
 from pipelines.remote import store
 from pipelines.remote.cache import ShardCache
 from pipelines.remote.indexes import RemoteIndexes
@@ -101,15 +102,15 @@ def _open_shards(urls: Sequence[str], cache: ShardCache) -> RemoteShards:
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(look, urls))
-    classes, shards = Classes(), []
+    classes, shards, notes = Classes(), [], NOTHING
     for wanted, index in found:
         classes.add(index, wanted.public)
+        notes += index.notes.of(wanted.public)
         shards.append(Shard(name_of(wanted.url), len(index), index.shard_bytes, index.checksum))
     if not sum(shard.images for shard in shards):
         raise ValueError(f"the {len(urls)} shards hold no images, {public(urls[0])} first among them")
-    return RemoteShards(
-        [wanted for wanted, _ in found], tuple(shards), classes.found(), cache=cache, indexes=indexes
-    )
+    files, named = [wanted for wanted, _ in found], classes.found()
+    return RemoteShards(files, tuple(shards), named, cache=cache, indexes=indexes, notes=notes)
 
 
 def _ask(url: str, action: Callable[[], T], *, seconds: float, default: T | None = None) -> T:

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from pipelines.formats.sharded import OpenShard, ShardSource
 from pipelines.index import ShardError, ShardIndex, quick_check
 from pipelines.manifest import Shard
+from pipelines.notes import NOTHING, Notes
 from pipelines.remote.cache import NEVER, NoRoom, ShardCache, Spare
 from pipelines.remote.download import download
 from pipelines.remote.indexes import RemoteIndexes
@@ -38,8 +39,9 @@ class RemoteShards(ShardSource):
         *,
         cache: ShardCache,
         indexes: RemoteIndexes,
+        notes: Notes = NOTHING,
     ) -> None:
-        super().__init__([one.public for one in wanted], shards, classes, {})
+        super().__init__([one.public for one in wanted], shards, classes, {}, notes=notes)
         self.wanted, self.cache, self._indexes = wanted, cache, indexes
         self._uses: Uses | None = None
         self._stop = threading.Event()

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.crops import Crops, LocalCrops, MultiCrop
-from pipelines.formats.beton import SMALLEST_PAGE, place
+from pipelines.formats.beton import SMALLEST_PAGE, BetonShard, place
 from pipelines.formats.ffcv import FIELD, HEADER, Beton, ffcv_disagrees
+from pipelines.formats.hashed import HashedFile
 from pipelines.index import index_path
 from pipelines.loader import Data, Loader
 from pipelines.pack import Packing, pack
 from pipelines.source import ShardError, open_source
 from tests.pipelines import plain_ffcv
 from tests.pipelines.pictures import decibels
-from tests.pipelines.storage import files, folder, shard, tar
+from tests.pipelines.storage import files, folder, picture, shard, tar
 
 needs_ffcv = pytest.mark.skipif(
     importlib.util.find_spec("ffcv") is None, reason="ffcv is not installed: `make ffcv` does it"
@@ -265,8 +266,21 @@ def test_a_beton_that_changes_or_shrinks_in_use_is_named(packed, tmp_path):
     os.truncate(path, 5000)
     with pytest.raises(ShardError, match=r"d\.beton is truncated"):
         source.read(6)
-    with pytest.raises(ShardError, match=r"d\.beton is truncated"):
+    with pytest.raises(ShardError, match=r"d\.beton: it is truncated or damaged"):
         open_source(path)
+
+
+@pytest.mark.parametrize("number", [-100, -2, 1 << 20, 1 << 40])
+def test_numbers_that_are_no_classes_count_as_no_label_and_are_noted(tmp_path, number):
+    with (tmp_path / "a.beton").open("wb") as file:
+        beton = BetonShard(HashedFile(file), tmp_path)
+        for sample, label in enumerate((3, number, -1, number)):
+            beton.add(f"{sample}", "jpg", picture(sample), label)
+        beton.close()
+    source = open_source(tmp_path)
+    assert source.labels.tolist() == [3, -1, -1, -1] and len(source.classes) == 4
+    (said,) = source.notes.sentences()
+    assert said.endswith(f": 2, such as sample 1, whose field 'label' holds {number} in {tmp_path}/a.beton")
 
 
 @given(data=st.data())
@@ -283,7 +297,7 @@ def test_flipped_bytes_are_an_error_or_stay_inside_the_file(packed, data):
         os.write(file, content)
         beton = Beton.open(file, len(content))
         offsets, sizes, _ = beton.images()
-        assert len(beton.labels()) == len(beton.keys()) == len(offsets) <= len(content)
+        assert len(beton.labels()[0]) == len(beton.keys()) == len(offsets) <= len(content)
     except ValueError:
         return
     finally:

@@ -14,6 +14,7 @@ from pipelines.formats.hashed import HashedFile
 from pipelines.formats.tar import TarWriter, header, member_bytes, members
 from pipelines.index import ShardError, index_bytes, index_path, parse_index
 from pipelines.manifest import Manifest, Shard, read_manifest, write_manifest
+from pipelines.notes import NOTHING, parse_notes
 from pipelines.scan import build_index
 from tests.pipelines.storage import picture, shard, tar
 
@@ -199,14 +200,58 @@ def test_an_index_finds_images_labels_and_keys(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("a.cls", b"\0cat"), ("a.cls", b""), ("a.cls", b"1.5"), ("a.cls", b"-2"), ("a.json", b"{"),
-     ("a.json", b'{"label": true}'), ("a.json", b'{"label": [1]}'), ("a.json", b"[" * 100_000),
-     ("a.cls", b"9" * 5000)],
+    [("a.cls", b"\0cat"), ("a.cls", b""), ("a.cls", b"1.5"), ("a.cls", b"nan"), ("a.cls", b"-2"),
+     ("a.cls", b"-100"), ("a.cls", b"9" * 5000), ("a.cls", b"1" + b"0" * (1 << 20)), ("a.json", b"{"),
+     ("a.json", b""), ("a.json", b"Infinity"), ("a.json", b"[1,2]"), ("a.json", b'{"label": true}'),
+     ("a.json", b'{"label": [1]}'), ("a.json", b'{"label": {"id": 3}}'), ("a.json", b'{"label": ""}'),
+     ("a.json", b'{"label": " "}'), ("a.json", b"[" * 100_000), ("a.json", b'{"label": 1048576}')],
 )  # fmt: skip
-def test_a_label_that_says_nothing_usable_is_an_error_that_names_shard_and_member(tmp_path, name, data):
-    path = tar(tmp_path / "l.tar", [("a.jpg", b"x"), (name, data)])
-    with pytest.raises(ShardError, match=rf"l\.tar: the label in b'{name}' is neither a whole number"):
-        build_index(path)
+def test_a_label_that_says_nothing_usable_counts_as_none_and_is_noted(tmp_path, name, data):
+    content = [("0.jpg", b"x"), ("0.cls", b"1"), ("a.jpg", b"x"), (name, data), ("b.jpg", b"x")]
+    index = build_index(tar(tmp_path / "l.tar", content))
+    assert index.labels.tolist() == [1, -1, -1]
+    assert (index.notes.labels, index.notes.images) == (1, 0)
+    assert index.notes.label.startswith(f"{name}, which holds ") and len(index.notes.label) < 150
+
+
+@pytest.mark.parametrize(
+    ("data", "label"),
+    [(b'{"label": "", "target": 3}', 3), (b'{"label": [1], "class": 2}', 2), (b'{"label": {}, "cls": 0}', 0),
+     (b'{"target": "", "class": "4", "label": null}', 4), (b"\xef\xbb\xbf5", 5)],
+)  # fmt: skip
+def test_an_empty_field_of_json_or_one_that_is_a_list_leaves_the_next_one_to_say_the_label(
+    tmp_path, data, label
+):
+    index = build_index(tar(tmp_path / "l.tar", [("a.jpg", b"x"), ("a.json", data)]))
+    assert index.labels.tolist() == [label] and index.notes == NOTHING
+
+
+def test_images_whose_key_another_has_are_counted_and_named(tmp_path):
+    content = [(f"v1.{number}.jpg", b"%d" % number) for number in range(3)]
+    content += [("2.jpg", b"3"), ("2.png", b"4"), ("2.cls", b"1"), ("3.jpg", b"5"), ("3.txt", b"a b")]
+    content += [("4.png", b"6")]
+    path = tar(tmp_path / "a.tar", content)
+    index, data = build_index(path), path.read_bytes()
+    assert [data[at : at + 1] for at in index.offsets.tolist()] == [b"0", b"3", b"5", b"6"]
+    assert (index.notes.images, index.notes.image) == (3, "v1.1.jpg")
+    assert parse_index(index_bytes(index)).notes == index.notes
+    (said,) = index.notes.of("a.tar").sentences("data.train")
+    assert said.startswith("data.train: images passed over") and said.endswith(
+        ": 3, such as v1.1.jpg in a.tar"
+    )
+
+
+NOTES = {"images": 1, "image": "a\x1b.jpg", "labels": 2, "label": "b"}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{**NOTES, "images": -1}, {**NOTES, "images": True}, {**NOTES, "labels": 1.5}, {"images": 1}, [1], "x"],
+)
+def test_damaged_notes_are_an_error_and_names_in_them_are_fit_to_be_printed(damaged):
+    assert parse_notes(NOTES).image == r"a\x1b.jpg" and parse_notes(None) == NOTHING
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        parse_notes(damaged)
 
 
 def test_an_index_survives_the_way_through_its_file(tmp_path):

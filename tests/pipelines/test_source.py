@@ -265,18 +265,66 @@ def test_without_a_place_for_the_index_it_is_kept_in_memory(shards):
 def test_a_truncated_shard_is_named_when_it_is_opened(shards):
     open_source(shards)
     os.truncate(shards / "a-001.tar", 3000)
-    with pytest.raises(ShardError, match=r"a-001\.tar is truncated: 3,000 of"):
+    with pytest.raises(ShardError, match=r"a-001\.tar: it is truncated: it ends after 3,000 bytes"):
         open_source(shards)
 
 
-@pytest.mark.parametrize("place", [0, -1])
-def test_an_index_of_another_tar_is_named(shards, place):
-    open_source(shards)
+def relabelled(path):
+    """Makes the label of the first image of a shard a 2, which changes neither its length nor its ends."""
+    content = bytearray(path.read_bytes())
+    place = content.find(b"0000.cls\0") + 512
+    assert content[place : place + 1] == b"0" and place > 0
+    content[place : place + 1] = b"2"
+    path.write_bytes(content)
+
+
+def test_a_shard_that_changed_after_it_was_indexed_is_indexed_again(shards):
     path = shards / "a-001.tar"
+    os.utime(path, ns=(0, 0))
+    before = open_source(shards)
+    assert before.label(4) == 0
+    relabelled(path)
+    os.utime(path, ns=(1, 1))
+    after = open_source(shards)
+    assert after.label(4) == 2
+    assert after.fingerprint != before.fingerprint
+    with pytest.raises(ShardError, match=r"a-001\.tar or its index was changed: .*start again"):
+        assert len(before.labels)
+    shard(path, count=2)
+    assert open_source(shards).shard_sizes.tolist() == [4, 2, 6]
+
+
+def test_a_shard_that_was_only_copied_keeps_its_fingerprint(shards, tmp_path):
+    before = open_source(shards).fingerprint
+    for number in range(3):
+        os.utime(shards / f"a-{number:03d}.tar", ns=(number, number))
+    assert open_source(shards).fingerprint == before
+    stamp = index_path(shards / "a-000.tar").stat().st_mtime_ns
+    assert open_source(shards).fingerprint == before
+    assert index_path(shards / "a-000.tar").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_packed_shard_that_its_index_does_not_fit_is_named(packed, place):
+    path = packed / "data-000001.tar"
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ShardError, match=r"index of shard .*a-001\.tar does not match it"):
+    with pytest.raises(ShardError, match=r"index of shard .*data-000001\.tar does not match it"):
+        open_source(f"{packed}/*.tar")
+
+
+def test_an_index_that_is_a_folder_or_a_shard_that_is_no_file_is_named(shards):
+    index_path(shards / "a-001.tar").mkdir()
+    with pytest.raises(ShardError, match=r"a-001\.tar\.index\.safetensors cannot be used: Is a directory"):
+        open_source(shards)
+    index_path(shards / "a-001.tar").rmdir()
+    (shards / "b.tar").mkdir()
+    with pytest.raises(ShardError, match=r"shard .*/b\.tar is a folder, not a file"):
+        open_source(shards)
+    (shards / "b.tar").rmdir()
+    os.mkfifo(shards / "b.tar")
+    with pytest.raises(ShardError, match=r"shard .*/b\.tar is .*pipe.*, not a file"):
         open_source(shards)
 
 

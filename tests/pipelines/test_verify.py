@@ -89,8 +89,9 @@ def test_every_kind_of_broken_shard_is_named_in_one_run(packed):
 def test_an_index_that_points_to_the_wrong_images_is_found(tmp_path):
     from dataclasses import replace
 
-    from pipelines.index import index_bytes, read_index
+    from pipelines.index import index_bytes
     from pipelines.source import open_source
+    from pipelines.stored import read_index
 
     path = shard(tmp_path / "a.tar", count=4)
     open_source(path)

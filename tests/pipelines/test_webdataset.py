@@ -91,11 +91,13 @@ def test_shards_that_name_classes_beside_shards_that_number_them_are_refused(tmp
 
 
 @pytest.mark.parametrize("number", [1 << 20, 1 << 31, 1 << 62])
-def test_a_label_that_would_make_a_million_classes_is_refused(tmp_path, number):
-    with pytest.raises(
-        ShardError, match=r"a\.tar: the label in .* is neither a whole number below 1,048,576"
-    ):
-        open_source(written(tmp_path / "a.tar", [{"jpg": picture(0), "cls": number}]))
+def test_a_label_that_would_make_a_million_classes_counts_as_none(tmp_path, number):
+    samples = [{"jpg": picture(0), "cls": number}, {"jpg": picture(1), "cls": 1}]
+    for source in (open_source(written(tmp_path / "a.tar", samples)), open_source(tmp_path)):
+        assert source.labels.tolist() == [-1, 1] and source.classes == ["0", "1"]
+        (said,) = source.notes.sentences()
+        assert "labels that are neither a number nor a name, and count as none: 1, such as" in said
+        assert said.endswith(f"0000.cls, which holds b'{number}' in {tmp_path}/a.tar")
 
 
 def test_keys_keep_their_folders_and_end_at_the_first_dot(tmp_path):
