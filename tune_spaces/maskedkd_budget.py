@@ -6,6 +6,7 @@ Accuracy against the teacher's multiply-accumulates: the share of its patches th
 from tune_spaces._knots import schedule
 
 PRESETS = ("maskedkd-50-laptop", "maskedkd-25-laptop")
+METRIC = "eval/top1"  # of the student's own classifier: the paper's
 AGAINST = "teacher_flops"
 MUTATIONS = {"method.keep.ratio": (0.1, 1.0)}
 

@@ -19,7 +19,7 @@ LABEL_FREE: dict[str, Mode | None] = {
 }
 _ASKED = ("eval/lidar", "eval/attention_entropy")  # measured with evaluate.label_free=true
 LOSS = "loss"
-_ACCURACY = re.compile(r"eval/(knn(?P<k>[1-9]\d*)|linear)_top[15]")
+_ACCURACY = re.compile(r"eval/(knn(?P<k>[1-9]\d*)_|(?P<linear>linear_))?top[15]")
 _MASKING = ("mask", "method.keep")  # what makes a masked loss easier or harder
 
 
@@ -41,7 +41,7 @@ def resolve(metric: str, mode: Mode | None, paths: Iterable[str]) -> tuple[str, 
     if _ACCURACY.fullmatch(name):
         return name, mode or "max"
     if name not in LABEL_FREE:
-        known = ["eval/knn20_top1", "eval/linear_top1", *LABEL_FREE, LOSS]
+        known = ["eval/top1", "eval/knn20_top1", "eval/linear_top1", *LABEL_FREE, LOSS]
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f": did you mean '{near[0]}'?" if near else "."
         raise ValueError(f"unknown metric '{metric}'{hint} There are {', '.join(known)}")
@@ -52,16 +52,26 @@ def resolve(metric: str, mode: Mode | None, paths: Iterable[str]) -> tuple[str, 
 
 
 def measured(config: Config, metric: str) -> Config:
-    """`config`, evaluating what the metric needs: neighbours, a linear probe, what needs no labels."""
+    """`config`, evaluating what the metric needs: neighbours, a linear probe, what needs no labels.
+
+    Raises ValueError where it is of a classifier that the method does not train.
+    """
     if metric in _ASKED:
         return change(config, ["evaluate.label_free=true"])
     found = _ACCURACY.fullmatch(metric)
     if found is None:
         return config
-    if found["k"] is None:
+    if found["linear"]:
         return change(config, ["evaluate.linear=true"])
-    neighbours = (*config.evaluate.knn, int(found["k"]))
-    return change(config, [f"evaluate.knn={sorted(set(neighbours))}"])
+    if found["k"]:
+        neighbours = (*config.evaluate.knn, int(found["k"]))
+        return change(config, [f"evaluate.knn={sorted(set(neighbours))}"])
+    if "classes" not in type(config.method).model_fields:
+        raise ValueError(
+            f"metric={metric} is of the classifier that a method trains on labels, and method.kind="
+            f"{config.method.kind} trains none: choose metric=eval/knn20_top1 or metric=eval/linear_top1"
+        )
+    return config
 
 
 def check_measurable(metric: str, evaluation: Evaluation, *, stops_early: bool) -> None:
@@ -80,7 +90,7 @@ def check_measurable(metric: str, evaluation: Evaluation, *, stops_early: bool) 
             f"metric={metric} asks for {found['k']} neighbours, but the bank has {images} images: choose "
             f"metric=eval/knn{min(20, images)}_top1"
         )
-    if found["k"] is None and stops_early:
+    if found["linear"] and stops_early:
         raise ValueError(
             f"metric={metric} is measured at the end of a trial only, where no scheduler can act on it: "
             "choose scheduler=none, or metric=eval/knn20_top1"

@@ -9,6 +9,7 @@ def curves(facts: Facts) -> list[Chart]:
     level = ("ln K", facts.uniform) if facts.uniform else None
     entropy = level if any("teacher_entropy" in line for line in facts.training) else None
     charts = [
+        Chart("the classifier's top-1, %", _evaluated(facts, "top1"), unit=" %"),
         Chart("k-NN top-1, %", _knn(facts), unit=" %"),
         Chart("loss", _training(facts, "loss", *_parts(facts)), level=level),
         Chart(

@@ -93,6 +93,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     """The numbers to see first."""
     results = facts.results
     tiles = []
+    if "top1" in results.get("eval", {}):
+        tiles.append(("top-1 of its classifier", f"{results['eval']['top1']:.1f} %"))
     best = _best_k(results.get("eval", {}))
     for measured, name in MEASURED.items():
         value = results.get(measured, {}).get(f"knn{best}_top1")
@@ -123,8 +125,9 @@ def _table(facts: Facts) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Column titles and rows of what was measured."""
     results = {MEASURED.get(measured, measured): values for measured, values in facts.results.items()}
     names = list(dict.fromkeys(name for values in results.values() for name in values))
-    order = sorted(names, key=lambda name: ("knn" not in name, "linear" not in name, len(name), name))
-    percent = [any(what in name for what in ("knn", "linear", "finetune", "shots")) for name in order]
+    first = ("top", "knn", "linear")
+    order = sorted(names, key=lambda name: (*(not name.startswith(what) for what in first), len(name), name))
+    percent = ["top" in name for name in order]
     rows = [
         (
             measured,

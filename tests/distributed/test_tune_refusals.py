@@ -28,6 +28,7 @@ REFUSED = [
     ("budget=960 trials=4 metric=loss", "cannot judge mask.ratio: fewer or easier hidden patches"),
     ("budget=960 trials=4 metric=knn20_top", "did you mean 'eval/knn20_top1'"),
     ("budget=960 trials=4 metric=knn200_top1", "asks for 200 neighbours, but the bank has 24 images"),
+    ("budget=960 trials=4 metric=top1", "method.kind=dino trains none: choose metric=eval/knn20_top1"),
     ("budget=960 trials=4 metric=linear_top1", "measured at the end of a trial only"),
     ("budget=960 trials=4 metric=attention_entropy", "give mode=max or mode=min"),
     ("budget=100 trials=4", "too few for checks=4 evaluations"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from raymask.classifier import classifier
 from raymask.config import Config, load
 from raymask.evaluate import evaluate, open_evaluation
 from tests.raymask.test_bad_ranks import two_ranks
@@ -35,6 +36,7 @@ import json, sys
 from pathlib import Path
 import torch
 from torch.distributed.fsdp import fully_shard
+from raymask.classifier import classifier
 from raymask.evaluate import evaluate, open_evaluation
 from raymask.world import from_environment, joined
 from tests.raymask.test_evaluate_ranks import CASES, SHARDED, config_of
@@ -47,7 +49,8 @@ def measure(name, backbone, config):
     def count(*given):
         forwards[name] += 1
     backbone.register_forward_hook(count)
-    results[name] = evaluate(backbone, open_evaluation(config), world=world, final=True)
+    own = classifier(backbone, 3, seed=1)
+    results[name] = evaluate(backbone, open_evaluation(config), world=world, final=True, classifier=own)
 
 with joined(world, device=cpu):
     for name in CASES:
@@ -101,14 +104,16 @@ def found(folder: Path) -> list[list]:
 @pytest.mark.parametrize("case", [*CASES, "sharded"])
 def test_two_ranks_give_the_numbers_of_one_process(folder: Path, found: list[list], case: str):
     config = config_of(folder, SHARDED if case == "sharded" else case)
-    alone = evaluate(config.backbone.build(seed=3), open_evaluation(config), final=True)
+    backbone = config.backbone.build(seed=3)
+    own = classifier(backbone, 3, seed=1)
+    alone = evaluate(backbone, open_evaluation(config), final=True, classifier=own)
     for results, _, _ in found:
         assert list(results[case]) == list(alone)
         for name, value in alone.items():
-            exact = "knn" in name
+            exact = "knn" in name or name.startswith("eval/top")
             assert results[case][name] == (value if exact else pytest.approx(value, abs=1e-6)), name
     assert found[0][0][case] == found[1][0][case], "every rank has the same numbers"
-    assert 0 < alone["eval/knn5_top1"] < 100
+    assert 0 < alone["eval/knn5_top1"] < 100 and 0 < alone["eval/top1"] < 100
 
 
 @pytest.mark.parametrize("case", [*CASES, "sharded"])

@@ -80,6 +80,7 @@ def test_before_the_first_line_of_training_the_evaluation_of_the_start_is_said(t
         ),
         ({"knn7_top1": 1.0, "knn7_top5": 2.0, "knn9_top1": 3.0}, "knn7_top1 1"),
         ({"knn20_top1": 1.0, "linear_top1": 2.0, "finetune_top1": None}, "knn20_top1 1  linear_top1 2"),
+        ({"knn20_top1": 1.0, "top1": 2.0, "top5": 3.0}, "top1 2  knn20_top1 1"),
         ({"lidar": 7.0, "feature_std": 0.5}, "lidar 7  feature_std 0.5"),
     ],
 )
