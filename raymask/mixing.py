@@ -3,6 +3,7 @@
 timm's own classes draw from global state; its pure part, the mixed targets, is used as it is.
 """
 
+from math import sqrt
 from typing import Annotated
 
 import torch
@@ -94,7 +95,11 @@ def cut_in(
 
 
 def _span(size: int, share: float, at: float) -> tuple[int, int]:
-    length, middle = int(size * (1 - share) ** 0.5), int(at * size)
+    """Where the box begins and ends on one axis, as in timm since 1.0.31 (`rand_bbox`).
+
+    Older releases, and so the papers' runs, leave out the last row and column of a box of odd length.
+    """
+    length, middle = int(size * sqrt(1 - share)), int(at * size)
     return max(0, middle - length // 2), min(size, middle + (length + 1) // 2)
 
 

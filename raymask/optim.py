@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pipelines.settings import Settings
@@ -26,7 +26,7 @@ class Optim(Settings):
     weight_decay: of all but biases and 1-d tensors
     decay_tokens: also of positions, class, distillation, register and mask tokens (timm does not)
     clip: largest L2 norm of the gradient of a parameter tensor, each by itself; None does not clip
-    freeze_last_layer: epochs in which the prototypes are neither moved nor decayed
+    freeze_last_layer: epochs in which the prototypes of DINO and iBOT are neither moved nor decayed
     """
 
     base_lr: NonNegativeFloat = 5e-4
@@ -42,6 +42,15 @@ class Optim(Settings):
     clip: PositiveFloat | None = 3.0
     freeze_last_layer: float = Field(default=1, ge=0)
 
+    @model_validator(mode="after")
+    def _only_deit_counts_its_values(self) -> "Optim":
+        if self.lr_epochs is not None and self.lr_rule != "deit":
+            raise ValueError(
+                f"optim.lr_epochs={self.lr_epochs} is for DeiT's rule, but optim.lr_rule={self.lr_rule}: "
+                "set optim.lr_rule=deit, or leave optim.lr_epochs out"
+            )
+        return self
+
     def lr(self, global_batch: float) -> WarmupCosine | IterationCosine | EpochCosine:
         """The schedule of the learning rate for this many images a batch."""
         start, peak = self.start_lr, self.base_lr * global_batch / 256
@@ -54,10 +63,22 @@ class Optim(Settings):
         return WarmupCosine(start=start, peak=peak, end=self.min_lr, warmup=self.warmup)
 
     def build(self, student: nn.Module) -> torch.optim.AdamW:
-        """The optimiser of the student's parameters; `set_rates` belongs before each of its steps."""
+        """The optimiser of the student's parameters; `set_rates` belongs before each of its steps.
+
+        Raises ValueError where prototypes are to be frozen that the student does not have.
+        """
         grouped = group(student, tokens=self.decay_tokens)
+        self._check_prototypes([name for members in grouped.values() for name, _ in members])
         groups = [{"params": members, "decays": decays} for decays, members in grouped.items()]
         return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=0.0, fused=True)
+
+    def _check_prototypes(self, names: list[str]) -> None:
+        idle = (0, type(self).model_fields["freeze_last_layer"].default)  # 1 is inherited by every method
+        if self.freeze_last_layer not in idle and not any(LAST_LAYER in name for name in names):
+            raise ValueError(
+                f"optim.freeze_last_layer={self.freeze_last_layer:g} holds the prototypes of DINO and iBOT "
+                "still, and this method has none: set optim.freeze_last_layer=0"
+            )
 
     def set_rates(
         self, optimiser: torch.optim.Optimizer, progress: Progress, *, global_batch: float
@@ -69,6 +90,8 @@ class Optim(Settings):
             members["weight_decay"] = rates["wd"] if members["decays"] else 0.0
         return rates
 
+
+LAST_LAYER = "last_layer"  # in the names of prototypes
 
 # Learned inputs of a Vision Transformer, which timm never decays.
 TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token", "mask_token")
@@ -109,5 +132,5 @@ def freeze_last_layer(optimiser: torch.optim.Optimizer) -> None:
     """Takes the gradients of the prototypes away: the optimiser then leaves them and their moments alone."""
     for members in optimiser.param_groups:
         for name, parameter in zip(members["param_names"], members["params"]):
-            if "last_layer" in name:
+            if LAST_LAYER in name:
                 parameter.grad = None

@@ -21,6 +21,6 @@ def _strategy(trial, kind):
         "prefer": "low" if kind == "low" else "high",
         "guidance": trial.suggest_float("guidance", 0.2, 1.0),
     }
-    if kind == "hint":
-        chosen["reveal_pool"] = trial.suggest_float("pool", 0.05, 0.3)
+    # Also 0 where there are no hints: the preset may have some.
+    chosen["reveal_pool"] = trial.suggest_float("pool", 0.05, 0.3) if kind == "hint" else 0.0
     return chosen

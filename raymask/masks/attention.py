@@ -4,11 +4,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipelines.settings import Settings
-from raymask.masks.hide import hide_top
+from raymask.masks.hide import hide_top, least_share
 from raymask.masks.strategy import Guide
 from raymask.schedules import Constant, Share
 from raymask.streams import fold, uniforms
@@ -23,7 +23,8 @@ class AttentionStrategy(Settings):
     guidance: 1 follows the scores, 0 is random, between them ranks are mixed with noise
     block: the guide's block whose [CLS] row gives the scores; negative from the end
     reveal_pool: AttMask-Hint: share of the patches, the most attended, of which some are shown; 0 for none
-    reveal: share of that pool to show; None draws it like the mask ratio, afresh, as the official code does
+    reveal: share of that pool to show; None is the mask ratio: drawn afresh for a batch, as in the official
+        code, and with mask.per=image each image's own, as the paper words it
     """
 
     kind: Literal["attention"] = "attention"
@@ -33,6 +34,28 @@ class AttentionStrategy(Settings):
     reveal_pool: float = Field(0.0, ge=0, lt=1)
     reveal: Share | None = None
 
+    @model_validator(mode="after")
+    def _hints_are_of_what_is_hidden(self) -> "AttentionStrategy":
+        if self.reveal is not None and not self.reveal_pool:
+            raise ValueError(
+                "mask.strategy.reveal is the share of mask.strategy.reveal_pool to show, which is 0: give "
+                "reveal_pool (AttMask-Hint's is 0.1), or leave reveal out"
+            )
+        if self.reveal_pool and self.prefer == "low":
+            raise ValueError(
+                f"mask.strategy.reveal_pool={self.reveal_pool:g} shows some of the patches attended to most, "
+                "but mask.strategy.prefer=low hides those attended to least: set prefer=high or reveal_pool=0"
+            )
+        return self
+
+    def check(self, patches: int) -> None:
+        """Raises ValueError where the pool of hints never holds one of so many patches."""
+        if self.reveal_pool and not int(patches * self.reveal_pool):
+            raise ValueError(
+                f"mask.strategy.reveal_pool={self.reveal_pool:g} holds none of {patches} patches: "
+                f"choose one of at least {least_share(patches):g}, or 0 for no hints"
+            )
+
     @property
     def hides_exact_counts(self) -> bool:
         return self.reveal_pool == 0
@@ -41,7 +64,7 @@ class AttentionStrategy(Settings):
         """The patches at the preferred end, less the hints."""
         assert guide.scores is not None, "the method gives no scores"
         attention = guide.scores.float() if guide.scores.dtype != torch.float64 else guide.scores
-        share = self.reveal(guide.progress) if self.reveal else guide.ratio_draw
+        share = self.reveal(guide.progress) if self.reveal else guide.hint_ratios
         return self.choose(
             attention,
             guide.counts,
@@ -59,10 +82,10 @@ class AttentionStrategy(Settings):
         noise: Float[Tensor, "b n"],
         guidance: float,
         hints: Float[Tensor, "b n"] | None = None,
-        shown: float = 0.0,
+        shown: float | Float[Tensor, " b"] = 0.0,
     ) -> Bool[Tensor, "b n"]:
         """The same from given draws: `noise` beside the ranks, `hints` for which of the pool to show, a share
-        `shown` of all patches."""
+        `shown` of all patches, one for all rows or one a row."""
         ranked = mix_ranks(attention if self.prefer == "high" else -attention, noise, guidance)
         hidden = hide_top(ranked, counts)
         return hidden if hints is None else hidden & ~revealed(attention, hints, self.reveal_pool, shown)
@@ -84,12 +107,18 @@ def mix_ranks(
 
 
 def revealed(
-    attention: Float[Tensor, "b n"], draws: Float[Tensor, "b n"], pool: float, share: float
+    attention: Float[Tensor, "b n"],
+    draws: Float[Tensor, "b n"],
+    pool: float,
+    share: float | Float[Tensor, " b"],
 ) -> Bool[Tensor, "b n"]:
     """The hints of AttMask-Hint: int(share * n) patches drawn from the int(pool * n) most attended.
 
     A share that truncates to nothing reveals nothing (the official code crashes there).
     """
     patches = attention.shape[-1]
-    among = hide_top(attention, int(patches * pool))
-    return hide_top(draws.masked_fill(~among, -1.0), min(int(share * patches), int(patches * pool)))
+    most = int(patches * pool)
+    among = hide_top(attention, most)
+    if isinstance(share, Tensor):
+        return hide_top(draws.masked_fill(~among, -1.0), (share * patches).long().clamp(max=most))
+    return hide_top(draws.masked_fill(~among, -1.0), min(int(share * patches), most))

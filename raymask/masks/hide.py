@@ -3,6 +3,8 @@
 Masks are bool, True = hidden. Where tokens are dropped every row hides the same count, so shapes are static.
 """
 
+from math import ceil
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -13,6 +15,11 @@ from torch import Tensor
 def hidden_count(ratio: float, patches: int) -> int:
     """How many of `patches` a ratio hides: truncated, as the official code does."""
     return int(patches * ratio)
+
+
+def least_share(patches: int) -> float:
+    """About the smallest share that holds one of `patches`, rounded up to four digits for people."""
+    return ceil(1e4 / patches) / 1e4
 
 
 def hide_top(scores: Float[Tensor, "b n"], count: int | Int[Tensor, " b"]) -> Bool[Tensor, "b n"]:

@@ -13,7 +13,7 @@ from pipelines.settings import Settings
 from raymask.masks.attention import AttentionStrategy
 from raymask.masks.block import BlockStrategy
 from raymask.masks.disjoint import Disjoint
-from raymask.masks.hide import hidden_count, some_rows, visible_indices
+from raymask.masks.hide import hidden_count, least_share, some_rows, visible_indices
 from raymask.masks.ranking import RandomStrategy
 from raymask.masks.ratio import Ratio, Spread, drawn_ratio, drawn_ratios
 from raymask.masks.signature import mask_signature
@@ -137,6 +137,11 @@ class Mask(Settings):
         masks = self.views != "none"
         return self.strategy.block if masks and isinstance(self.strategy, AttentionStrategy) else None
 
+    @property
+    def draws_each_row(self) -> bool:
+        """Whether each image and view has a ratio of its own."""
+        return self.per == "image" and bool(self.spread or self.others)
+
     def check_guide(self, depth: int) -> None:
         """Raises ValueError where a guide of so many blocks lacks the one whose attention is needed."""
         block = self.guide_block
@@ -156,13 +161,15 @@ class Mask(Settings):
         return min(lows), max(highs)
 
     def check(self, patches: int) -> None:
-        """Raises ValueError where the ratio never hides one of so many patches."""
+        """Raises ValueError where the ratio never hides, or hints never show, one of so many patches."""
         high = self.bounds()[1]
         if not hidden_count(high, patches):
             raise ValueError(
                 f"a mask ratio of {high:g} hides none of {patches} patches: "
-                f"choose one of at least {1 / patches:.3g}"
+                f"choose one of at least {least_share(patches):g}"
             )
+        if isinstance(self.strategy, AttentionStrategy):
+            self.strategy.check(patches)
 
     def draw(
         self,
@@ -186,15 +193,16 @@ class Mask(Settings):
         first, second = (self._ratio(*pair, progress) for pair in zip(choices, places))
         hidden, signatures = [], []
         for index, view in enumerate(views):
+            ratios = self._ratios(
+                first, epochs, samples, view=view, progress=progress, rng=rng, purpose=purpose
+            )
             guide = Guide(
                 keys=rng.per_sample(purpose, epochs, samples, view),
-                ratios=self._ratios(
-                    first, epochs, samples, view=view, progress=progress, rng=rng, purpose=purpose
-                ),
+                ratios=ratios,
                 grid=grid,
                 progress=progress,
                 scores=None if scores is None else scores[index],
-                ratio_draw=second,
+                hint_ratios=ratios if self.draws_each_row else second,
             )
             rows = self.strategy.hide(guide)
             if self.probability < 1:
@@ -222,7 +230,7 @@ class Mask(Settings):
         purpose: str,
     ) -> Float[Tensor, " b"]:
         """The ratio of each row."""
-        if self.per == "batch" or not (self.spread or self.others) or not self._masks_now(progress):
+        if not self.draws_each_row or not self._masks_now(progress):
             return torch.full(samples.shape, shared, dtype=torch.float64, device=samples.device)
         draws = uniforms(rng.per_sample(f"{purpose}_ratio", epochs, samples, view), 2)
         return drawn_ratios(self.ratios, draws, progress)

@@ -19,7 +19,7 @@ class Guide:
     ratios: share to hide in each row; rows of equal ratio hide equal counts
     grid: rows and columns of patches
     scores: the higher, the more the guide attends to a patch; None where no strategy asked for it
-    ratio_draw: a second, independent draw of the batch's ratio
+    hint_ratios: the ratio that hints go by: a second, independent draw of the batch's, or each row's own
     """
 
     keys: Int[Tensor, " b"]
@@ -27,7 +27,7 @@ class Guide:
     grid: tuple[int, int]
     progress: Progress
     scores: Float[Tensor, "b n"] | None = None
-    ratio_draw: float = 0.0
+    hint_ratios: float | Float[Tensor, " b"] = 0.0
 
     @property
     def patches(self) -> int:

@@ -86,6 +86,15 @@ class Deit(Settings):
     temperature: Temperature = Constant(value=1.0)
     hard: bool = True
 
+    @model_validator(mode="after")
+    def _softens_what_is_soft(self) -> "Deit":
+        if self.hard and self.temperature != type(self).model_fields["temperature"].default:
+            raise ValueError(
+                "objective.temperature softens logits, but objective.hard=true takes the teacher's first "
+                "choice alone: set objective.hard=false, or leave the temperature out"
+            )
+        return self
+
     def terms(self, lesson: Lesson, progress: Progress, rng: Rng) -> dict[str, Tensor]:
         """The distilled parts of the loss by name; their sum is weighted by alpha."""
         if self.hard:

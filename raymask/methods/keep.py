@@ -11,7 +11,7 @@ from pipelines.settings import Settings
 from raymask.masks.attention import mix_ranks
 from raymask.masks.select import check_count, keep_count, keep_highest, map_grid, with_random_share
 from raymask.progress import Progress
-from raymask.schedules import Constant, Schedule, Share
+from raymask.schedules import Constant, Schedule, Share, Steps
 
 # b: images   n: patches of the grid of scores   m: patches of the teacher   kept: patches the teacher sees
 
@@ -48,6 +48,28 @@ class Keep(Settings):
             raise ValueError("keep.ratio and keep.count say the same thing twice: give one of them")
         if self.ratio is not None and self.ratio.bounds()[0] <= 0:
             raise ValueError("keep.ratio reaches 0, but the teacher must see at least one patch")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_whole_patches(self) -> "Keep":
+        count = self.count  # other schedules pass through fractions, which are rounded
+        values = (count.value,) if isinstance(count, Constant) else ()
+        for value in count.values if isinstance(count, Steps) else values:
+            if value != int(value):
+                raise ValueError(
+                    f"keep.count={value:g} is no whole number of patches: give {int(value)} or "
+                    f"{int(value) + 1}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _chance_follows_no_scores(self) -> "Keep":
+        for name in ("prefer", "guidance", "random_share") if self.source == "random" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"keep.{name} says what becomes of scores, and keep.source=random has none: leave it "
+                    "out, or set keep.source=student, teacher or network"
+                )
         return self
 
     def amount(self, patches: int, progress: Progress) -> int:

@@ -58,6 +58,11 @@ class MaskedKD(Settings):
     def _has_a_selector(self) -> "MaskedKD":
         if self.keep.source == "network" and self.selector is None:
             raise ValueError("keep.source is network, so method.selector must say which one")
+        if self.keep.source != "network" and self.selector is not None:
+            raise ValueError(
+                f"method.selector chooses patches where keep.source is network, but it is "
+                f"{self.keep.source}: set method.keep.source=network, or leave method.selector out"
+            )
         return self
 
 

@@ -187,7 +187,8 @@ def replay_deit_losses(case: Case) -> list[Deviation]:
     cls, dist, teacher = (case[name].double() for name in ("cls_logits", "dist_logits", "teacher_logits"))
     base, losses = base_loss(cls, case["labels"]), []
     for row in case.meta["hyper_parameters"]["rows"]:
-        chosen = Deit(alpha=row["alpha"], temperature=row["tau"], hard=row["type"] == "hard")
+        soft = {"temperature": row["tau"], "hard": False}
+        chosen = Deit(alpha=row["alpha"], **({} if row["type"] == "hard" else soft))
         losses.append(base if row["type"] == "none" else _distilled(chosen, base, dist, teacher))
     return [_near(case, "losses", torch.stack(losses), case["loss_values"])]
 

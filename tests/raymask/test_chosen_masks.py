@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from raymask.masks import Mask
 from raymask.masks.attention import AttentionStrategy, mix_ranks, revealed
 from raymask.masks.block import BlockStrategy
 from raymask.masks.strategy import Guide
@@ -13,11 +14,11 @@ ROWS, GRID = 40, (14, 14)
 PATCHES = GRID[0] * GRID[1]
 
 
-def guide(ratio=0.3, *, scores=None, ratio_draw=0.0, grid=GRID, seed=0) -> Guide:
+def guide(ratio=0.3, *, scores=None, hint_ratios=0.0, grid=GRID, seed=0) -> Guide:
     rng = Rng(seed=seed, step=0)
     keys = rng.per_sample("mask", torch.zeros(ROWS, dtype=torch.int64), torch.arange(ROWS))
     ratios = torch.full((ROWS,), ratio, dtype=torch.float64)
-    return Guide(keys, ratios, grid, Progress(0, 1, 1), scores=scores, ratio_draw=ratio_draw)
+    return Guide(keys, ratios, grid, Progress(0, 1, 1), scores=scores, hint_ratios=hint_ratios)
 
 
 def attention(seed=1) -> torch.Tensor:
@@ -53,13 +54,42 @@ def test_equal_scores_hide_the_lowest_places_and_full_guidance_ignores_the_noise
 def test_hint_shows_patches_of_the_pool_and_only_those():
     scores = attention()
     high = AttentionStrategy().hide(guide(scores=scores))
-    hint = AttentionStrategy(reveal_pool=0.1).hide(guide(scores=scores, ratio_draw=0.4))
+    hint = AttentionStrategy(reveal_pool=0.1).hide(guide(scores=scores, hint_ratios=0.4))
     shown = high & ~hint
     assert not (hint & ~high).any()
     assert (shown.sum(1) == int(0.1 * 0.4 * PATCHES)).all()
     pool = scores >= scores.topk(int(PATCHES * 0.1)).values[:, -1:]
     assert (shown <= pool).all()
     assert len(shown.float().unique(dim=0)) > ROWS // 2  # rows draw on their own
+
+
+def test_a_row_shows_the_share_of_its_own_ratio_where_ratios_are_drawn_for_each_image():
+    samples = torch.arange(ROWS)
+    given = {"ratio": 0.3, "spread": 0.15, "per": "image"}
+    high, hint = (
+        Mask(strategy={"kind": "attention", "reveal_pool": pool}, **given).draw(
+            samples * 0,
+            samples,
+            views=(0,),
+            grid=GRID,
+            progress=Progress(0, 1, 1),
+            rng=Rng(seed=0, step=0),
+            scores=attention()[None],
+        )
+        for pool in (0.0, 0.1)
+    )
+    hidden, shown = high.hidden[0].sum(1), (high.hidden & ~hint.hidden)[0].sum(1)
+    # int(ratio * patches) are hidden, so that the ratio is known to within one patch.
+    assert (shown >= (0.1 * hidden).long()).all() and (shown <= (0.1 * (hidden + 1)).long()).all()
+    assert len(shown.unique()) > 3
+
+
+def test_a_batch_shows_one_share_in_all_rows_where_it_has_one_ratio():
+    scores = attention()
+    high, hint = (
+        AttentionStrategy(reveal_pool=p).hide(guide(scores=scores, hint_ratios=0.45)) for p in (0, 0.1)
+    )
+    assert (high & ~hint).sum(1).unique().tolist() == [int(0.1 * 0.45 * PATCHES)]
 
 
 def test_a_reveal_that_truncates_to_nothing_reveals_nothing():

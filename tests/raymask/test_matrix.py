@@ -154,7 +154,8 @@ def build(cell: Cell) -> Method:
         return DinoMethod(settings, BODY, mask, seed=0)
     if cell.method == "maskedkd":
         keep = Keep(ratio=0.5, source=cell.source)
-        chosen = MaskedKD(teacher=NETWORK, selector=NETWORK, keep=keep, classes=2)
+        selector = NETWORK if cell.source == "network" else None
+        chosen = MaskedKD(teacher=NETWORK, selector=selector, keep=keep, classes=2)
         return MaskedKDMethod(chosen, BODY, mask, crops(), seed=0)
     body = BACKBONES["convvit"] if "convvit" in cell.method else BODY
     if cell.method.startswith("dmjd"):

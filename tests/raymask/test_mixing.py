@@ -1,7 +1,9 @@
 """Mixup, cutmix and random erasing."""
 
+import numpy as np
 import pytest
 import torch
+from timm.data.mixup import rand_bbox
 
 from raymask.mixing import Erasing, Mixing, cut_in, erase, mix
 from raymask.streams import Rng
@@ -36,6 +38,28 @@ def test_a_cut_box_stays_inside_and_tells_what_is_left(share, centre):
     images, left = cut_in(torch.zeros(1, 3, 10, 20), torch.ones(1, 3, 10, 20), share=share, centre=centre)
     assert left == pytest.approx(1 - images.mean().item())
     assert share != 1.0 or left == 1.0
+
+
+@pytest.mark.parametrize("size", [(224, 224), (10, 21)])
+def test_a_cut_box_is_timms_own_for_the_same_draws(size, monkeypatch):
+    height, width = size
+    draws, odd = np.random.default_rng(0), 0
+    for share, row, column in zip(
+        draws.beta(1, 1, 300), draws.integers(height, size=300), draws.integers(width, size=300)
+    ):
+        middles = iter([row, column])
+        monkeypatch.setattr(np.random, "randint", lambda low, high, size, middles=middles: next(middles))
+        top, bottom, left, right = rand_bbox((1, 3, *size), share)
+        expected = torch.zeros(1, 3, *size)
+        expected[..., top:bottom, left:right] = 1
+        centre = ((row + 0.5) / height, (column + 0.5) / width)
+        images, left_over = cut_in(
+            torch.zeros(1, 3, *size), torch.ones(1, 3, *size), share=share, centre=centre
+        )
+        assert torch.equal(images, expected)
+        assert left_over == 1 - (bottom - top) * (right - left) / (height * width)
+        odd += (bottom - top) % 2
+    assert 60 < odd < 240
 
 
 def test_targets_are_smoothed_whether_mixed_or_not():

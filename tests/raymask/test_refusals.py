@@ -13,11 +13,12 @@ from raymask.frozen import FrozenNetwork
 from raymask.masks import Mask
 from raymask.methods import build_method
 from raymask.methods.dino import Dino
-from raymask.methods.kd_objectives import Hard, Soft
+from raymask.methods.kd_objectives import Deit, Hard, Soft
 from raymask.methods.keep import Keep
 from raymask.methods.maskedkd import MaskedKD, MaskedKDMethod
 from raymask.methods.method import Method
 from raymask.methods.patch import Patch
+from raymask.optim import Optim
 from raymask.schedules import Linear
 from raymask.targets import FrozenTeacher, Hog, Teacher
 from tests.raymask.autoencoding import BACKBONES, crops, disjoint, dmjd, mae
@@ -167,11 +168,78 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Mask(strategy={"kind": "disjoint"}, kind="drop", spread=0.1),
         "mask.strategy.kind=disjoint hides mask.ratio in every view from the first step on",
     ),
+    "hints without a pool": (
+        lambda: guided(kind="token", reveal=0.5),
+        "the share of mask.strategy.reveal_pool to show, which is 0: give reveal_pool",
+    ),
+    "hints of what is not hidden": (
+        lambda: guided(kind="token", reveal_pool=0.1, prefer="low"),
+        "mask.strategy.prefer=low hides those attended to least: set prefer=high or reveal_pool=0",
+    ),
+    "a pool of hints below one patch": (
+        lambda: guided(kind="token", reveal_pool=0.015).check(64),
+        "reveal_pool=0.015 holds none of 64 patches: choose one of at least 0.0157",
+    ),
+    "the lowest scores of chance": (
+        lambda: Keep(ratio=0.5, source="random", prefer="lowest"),
+        "keep.prefer says what becomes of scores, and keep.source=random has none: leave it out",
+    ),
+    "chance that is guided": (
+        lambda: Keep(ratio=0.5, source="random", guidance=0.5),
+        "keep.guidance says what becomes of scores",
+    ),
+    "a random share of chance": (
+        lambda: Keep(ratio=0.5, source="random", random_share=0.2),
+        "keep.random_share says what becomes of scores",
+    ),
+    "a selector that nobody asks": (
+        lambda: maskedkd(selector=VIT),
+        "method.selector chooses patches where keep.source is network, but it is student",
+    ),
+    "a count that is not whole": (
+        lambda: Keep(count=12.7),
+        "keep.count=12.7 is no whole number of patches: give 12 or 13",
+    ),
+    "a step to a count that is not whole": (
+        lambda: Keep(count={"kind": "steps", "values": [8, 9.5], "at": [0.5]}),
+        "keep.count=9.5 is no whole number of patches: give 9 or 10",
+    ),
+    "a temperature of hard choices": (
+        lambda: Deit(temperature=2.0),
+        "objective.hard=true takes the teacher's first choice alone: set objective.hard=false",
+    ),
+    "another code's epochs of the learning rate": (
+        lambda: Optim(lr_epochs=300),
+        "optim.lr_epochs=300 is for DeiT's rule, but optim.lr_rule=dino: set optim.lr_rule=deit",
+    ),
+    "prototypes to freeze where there are none": (
+        lambda: Optim(freeze_last_layer=2).build(mae().student),
+        "optim.freeze_last_layer=2 holds the prototypes of DINO and iBOT still, and this method has none",
+    ),
     "a class token asked of a ConvViT": (
         lambda: build_method(build({"backbone": {"kind": "convvit"}, "mask": {"views": "none"}})),
         "ConvViT has no class token, which method.kind=dino learns from",
     ),
 }
+
+
+# What is merely inherited, or says the same as nothing, is no mistake of its user's.
+PASSED: dict[str, Callable[[], object]] = {
+    "a preset's scores beside chance": lambda: Keep(
+        ratio=0.5, source="random", prefer="highest", guidance=1.0, random_share=0.0
+    ),
+    "a preset's temperature beside hard choices": lambda: Deit(hard=True, temperature=1.0),
+    "the default epoch of still prototypes": lambda: Optim().build(mae().student),
+    "prototypes to freeze where there are some": lambda: Optim(freeze_last_layer=2).build(
+        dino(Mask(ratio=0.5)).student
+    ),
+    "a count that grows": lambda: Keep(count=Linear(start=8, end=12.5)),
+}
+
+
+@pytest.mark.parametrize("given", PASSED)
+def test_what_a_preset_says_anyway_is_not_refused(given: str):
+    PASSED[given]()
 
 
 @pytest.mark.parametrize("given", REFUSED)
