@@ -23,6 +23,7 @@ from pipelines.order import Order
 from pipelines.planes import plane_decoder
 from pipelines.remote.ahead import Ahead
 from pipelines.repeats import Repeated
+from pipelines.room import keep_what_is_read
 from pipelines.rows import RowMaker, Rows, row_maker
 from pipelines.source import Source
 from pipelines.streams import fold, stream
@@ -153,6 +154,7 @@ class Loader:
         self.close()
         reading = self._repeated.reading(rank=self._rank, world=self._world)
         first, last = (self._repeated.place(step * self._batch) for step in (self._start, self._steps))
+        keep_what_is_read(self._source, reading, start=first)
         fetching = self._fetching = Ahead(self._source, reading, start=first, end=last)
         crew = self._crew = Crew(self._threads, ahead=self._ahead)
         return self._batches(crew, fetching)

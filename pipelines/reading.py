@@ -51,11 +51,14 @@ class Reading:
         return uses
 
     def most_at_once(self, sizes: Int64[np.ndarray, " s"], epoch: int) -> int:
-        """Bytes of the shards that the lanes read at one time, at most, in an epoch; `sizes` in bytes."""
+        """Bytes of the shards that the lanes read at one time, at most, in an epoch; `sizes` in bytes,
+        or ones for the shards that count.
+        """
         found = self._stretches(epoch)
         before = np.concatenate([[0], np.cumsum(sizes[found.shards])])
         window = (found.begins - epoch * self.order.images) // self.generation
-        return int(np.bincount(window, weights=before[found.last] - before[found.first]).max())
+        # A rank may have no images: those of an epoch can be fewer than the lanes.
+        return int(np.bincount(window, weights=before[found.last] - before[found.first]).max(initial=0))
 
     def _pairs_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Shard, begin and end [r] of every use of a shard by a window of an epoch."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 from pipelines.decode import BadSample
+from pipelines.formats.held import Checked, OpenShard, mark
 from pipelines.index import (
     FAULTS,
     HASHED,
@@ -27,21 +28,11 @@ from pipelines.manifest import NAME, Shard, fingerprint, read_manifest
 from pipelines.notes import NOTHING, Notes
 from pipelines.stored import check_index, stored_index
 
-OPEN_SHARDS = 256  # file descriptors and indexes that are held at once
-
-
-class OpenShard:
-    """The descriptor of a shard, and its index; closes when the last reader has let go of it."""
-
-    def __init__(self, file: int, index: ShardIndex) -> None:
-        self.file, self.index = file, index
-
-    def __del__(self) -> None:
-        os.close(self.file)
+OPEN_SHARDS = 256  # files and indexes that are held at once, unless a reader says what it needs
 
 
 class ShardSource:
-    """Images in shards, which open when they are first read; at most 256 stay open.
+    """Images in shards, which open when they are first read; as many stay open as `keep` says.
 
     classes: their names; the labels of a shard that names its own are numbered by them
     kept: indexes of shards beside which none could be stored
@@ -64,6 +55,7 @@ class ShardSource:
         self.fingerprint = fingerprint(shards)
         self.stored_bytes = sum(shard.bytes for shard in shards)
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._files, self._checked = OPEN_SHARDS, Checked(OPEN_SHARDS)
         self._lock = threading.Lock()
         self.classes = classes
         self._numbers = {name: number for number, name in enumerate(classes)}
@@ -132,6 +124,10 @@ class ShardSource:
             return f"{NAME} describes another: pack the data again"
         return "it is not the one that the data set was opened with: start again"
 
+    def keep(self, indexes: int, *, files: int) -> None:
+        """From now on holds the indexes of so many shards, and so many open files of them, at most."""
+        self._checked.most, self._files = indexes, files
+
     def _shard(self, number: int) -> OpenShard:
         with self._lock:
             if number in self._open:
@@ -142,7 +138,7 @@ class ShardSource:
     def _keep(self, number: int, shard: OpenShard) -> OpenShard:
         with self._lock:
             self._open[number] = shard
-            if len(self._open) > OPEN_SHARDS:
+            while len(self._open) > self._files:
                 self._open.popitem(last=False)
         return shard
 
@@ -153,9 +149,15 @@ class ShardSource:
 
     def _opened(self, number: int) -> OpenShard:
         """Opens a shard and compares it with its index."""
-        path, index = Path(self.paths[number]), self._index(number)
+        path, known = Path(self.paths[number]), self._checked.get(number)
+        if known is not None:
+            shard = OpenShard(descriptor(path), known[1])
+            if mark(shard.file) == known[0]:
+                return shard
+        index = self._index(number)
         shard = OpenShard(descriptor(path), index)
         check_index(shard.index, path, shard.file)
+        self._checked.add(number, shard)
         return shard
 
 

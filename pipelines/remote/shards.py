@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int64
 
-from pipelines.formats.sharded import OpenShard, ShardSource
+from pipelines.formats.held import OpenShard
+from pipelines.formats.sharded import ShardSource
 from pipelines.index import ShardError, ShardIndex, quick_check
 from pipelines.manifest import Shard
 from pipelines.notes import NOTHING, Notes

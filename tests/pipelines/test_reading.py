@@ -56,6 +56,12 @@ def test_ranks_that_divide_the_lanes_fetch_their_own_shards_only():
     assert sum(map(len, found)) == 128 == len(set.union(*found))
 
 
+def test_a_rank_without_images_reads_nothing_at_one_time():
+    order = Order([2, 0, 0, 0], 1, 8)
+    ones = np.ones(4, np.int64)
+    assert [Reading(order, rank=rank, world=4).most_at_once(ones, 0) for rank in range(4)] == [1, 1, 0, 0]
+
+
 def test_what_lanes_read_at_one_time_is_counted_in_bytes():
     sizes = [8] * 128
     order = Order(sizes, 1, 8)
