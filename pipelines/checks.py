@@ -54,7 +54,7 @@ def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
     problems += said
     if stored is not None and checksum and is_current(stored, path):  # else it is built anew when next used
         problems += _index_problems(path, stored, scanned, checksum)
-    if ffcv and path.suffix == BETON and scanned is not None and (other := ffcv_disagrees(path)):
+    if ffcv and path.suffix.lower() == BETON and scanned is not None and (other := ffcv_disagrees(path)):
         problems.append(f"shard {path}: {other}")
     index = scanned if scanned is not None else stored
     return Checked(expected, tuple(problems), len(index) if index is not None and path.exists() else 0)

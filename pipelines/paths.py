@@ -39,6 +39,8 @@ def expand(
             raise ValueError(f"the list of shards {public(path[1:])} leads to itself, in a circle")
         lines = [line.strip() for line in _text(path[1:], cache).splitlines()]
         named = [line for line in lines if line and not line.startswith("#")]
+        if not named:
+            raise ValueError(f"the list of shards {public(path[1:])} names nothing: give it a path a line")
         below = (*inside, path)
         lists = (expand(line, cache=cache, allow_pipe=allow_pipe, inside=below) for line in named)
         return [name for names in lists for name in names]

@@ -46,7 +46,7 @@ def build_index(path: Path, *, hashed: bool = False) -> ShardIndex:
     with opened(path) as file:
         length = os.fstat(file).st_size
         try:
-            found = (scan_beton if path.suffix == BETON else scan_tar)(file, length)
+            found = (scan_beton if path.suffix.lower() == BETON else scan_tar)(file, length)
         except ValueError as error:
             raise ShardError(f"shard {path}: {error}") from None
         return make_index(

@@ -10,11 +10,14 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64
-from pipelines.formats.beton import SUFFIX as BETON
+
+from pipelines.formats.compressed import is_compressed, why_refused
+from pipelines.formats.folder import open_folder
 from pipelines.formats.idx import is_idx, open_idx
 from pipelines.formats.joined import JoinedSource
 from pipelines.formats.layout import SPLITS
-from pipelines.formats.webdataset import SUFFIX as TAR
+from pipelines.formats.sharded import open_packed, open_shards
+from pipelines.formats.zipped import open_zip
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME
@@ -24,16 +27,11 @@ from pipelines.remote.opening import open_remote
 from pipelines.remote.settings import Cache
 from pipelines.remote.urls import is_remote, is_shard, public
 
-from pipelines.formats.folder import open_folder
-from pipelines.formats.sharded import open_packed, open_shards
-from pipelines.formats.zipped import open_zip
-
 __all__ = ["ShardError", "Source", "expand", "only", "open_source", "open_splits"]
 
 # n: samples   s: shards
 
 Path_ = str | Path
-SHARDS = (TAR, BETON)
 
 
 class Source(Protocol):
@@ -115,7 +113,7 @@ def open_splits(
     remote = [name for name in files if is_remote(name)]
     if len(remote) == len(files) and (len(files) == 1 or all(is_shard(name) for name in files)):
         return dict(open_remote(files, cache))
-    if not remote and all(name.endswith(SHARDS) for name in files):
+    if not remote and all(map(is_shard, files)) and not (len(files) == 1 and Path(files[0]).is_dir()):
         return {"": open_shards([Path(name) for name in files])}
     if len(files) > 1:
         return {"": JoinedSource([open_source(name, cache=cache) for name in files], _said(files))}
@@ -141,10 +139,8 @@ def _open_one(path: Path) -> dict[str, Source]:
         return dict(open_zip(path))
     if is_idx(path):
         return dict(open_idx([path]))
-    if path.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise ValueError(
-            f"{path} is a compressed tar, in which no image has a place of its own: uncompress it first"
-        )
+    if is_compressed(path.name):
+        raise ValueError(why_refused(path))
     raise ValueError(f"{path} is neither a folder of images nor a tar, a beton, a zip or an IDX file")
 
 
@@ -166,7 +162,11 @@ def split_folders(folder: Path) -> tuple[list[Path], dict[Path, list[Path]]]:
     below = sorted(part for part in folder.iterdir() if part.is_dir())
     packed = [part for part in below if (part / NAME).exists()]
     others = [part for part in below if part not in packed and (packed or part.name.lower() in SPLITS)]
-    return packed, {part: shards for part in others if (shards := _shards_in(part))}
+    loose = {part: shards for part in others if (shards := _shards_in(part))}
+    for part in others if packed or loose else []:
+        if part not in loose and part.name.lower() in SPLITS:
+            _refuse_compressed(part)
+    return packed, loose
 
 
 def without_manifest(folder: Path, packed: Path) -> str:
@@ -178,12 +178,26 @@ def without_manifest(folder: Path, packed: Path) -> str:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    found = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in SHARDS}
-    if all(found.values()):
+    """The shards in a folder, sorted. Raises ValueError where they are of two kinds, or compressed ones too."""
+    found = sorted(path for path in folder.iterdir() if is_shard(path.name))
+    if len({path.name.lower().rpartition(".")[2] for path in found}) > 1:
         raise ValueError(
             f"{folder} holds tars and betons, which may be the same images: name one kind by a glob"
         )
-    return [path for paths in found.values() for path in paths]
+    if found:
+        _refuse_compressed(folder)
+    return found
+
+
+def compressed_in(folder: Path) -> list[Path]:
+    """The compressed tars in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if is_compressed(path.name))
+
+
+def _refuse_compressed(folder: Path) -> None:
+    """Raises ValueError where compressed tars lie in a folder, because they would be passed over."""
+    if found := compressed_in(folder):
+        raise ValueError(why_refused(found[0], len(found) - 1))
 
 
 def _said(path: Path_ | Sequence[Path_]) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field
 from pipelines.checks import Checked, Expected, check_shard, open_as_it_is
 from pipelines.data import available_cores
 from pipelines.decode import BadSample
+from pipelines.formats.compressed import why_refused
 from pipelines.hands import How
 from pipelines.index import ShardError
 from pipelines.journal import JOURNAL
@@ -25,9 +26,9 @@ from pipelines.names import shown
 from pipelines.paths import expand
 from pipelines.plan import MAX_PIXELS
 from pipelines.preparing import Item, prepared
-from pipelines.remote.urls import is_remote, public
+from pipelines.remote.urls import is_remote, is_shard, public
 from pipelines.settings import Settings
-from pipelines.source import SHARDS, Source, open_splits, split_folders, without_manifest
+from pipelines.source import Source, compressed_in, open_splits, split_folders, without_manifest
 
 
 class Verify(Settings):
@@ -126,7 +127,7 @@ def _parts(path: str, found: _Findings) -> tuple[list[Expected], list[Source]]:
 
 def _shards(path: Path, found: _Findings) -> list[Expected]:
     """The shards that a local path is or holds."""
-    if path.suffix in SHARDS and not path.is_dir():
+    if is_shard(path.name) and not path.is_dir():
         return [Expected(path, _known(path.parent, found).get(path.name))]
     if not path.is_dir():
         return []
@@ -138,7 +139,8 @@ def _shards(path: Path, found: _Findings) -> list[Expected]:
     known = [
         Expected(folder / name, shard) for folder in packed for name, shard in _known(folder, found).items()
     ]
-    own = [] if packed else [one for one in sorted(path.iterdir()) if one.suffix in SHARDS]
+    own = [] if packed else [one for one in sorted(path.iterdir()) if is_shard(one.name)]
+    found.broken += map(why_refused, compressed_in(path) if own else [])
     return known + [Expected(one) for one in [*own, *(one for each in loose.values() for one in each)]]
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.formats.compressed import is_compressed, why_refused
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 from pipelines.notes import NOTHING
 
@@ -53,7 +54,11 @@ def _size(path: Path) -> int:
 
 def open_folder(root: Path) -> dict[str, FolderSource]:
     """The splits of a folder of images; one named "" where there are none."""
-    found = arrange((name for name in walk(root) if is_image(name)), str(root))
+    names = list(walk(root))
+    images = [name for name in names if is_image(name)]
+    if not images and (others := sorted(filter(is_compressed, names))):
+        raise ValueError(why_refused(root / others[0], len(others) - 1))
+    found = arrange(images, str(root))
     return {split: FolderSource(root, layout) for split, layout in found.items()}
 
 

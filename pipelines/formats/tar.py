@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipelines.formats.compressed import compression
 from pipelines.formats.hashed import HashedFile
 
 BLOCK = 512
@@ -62,6 +63,8 @@ def _pax(records: bytes) -> dict[bytes, bytes]:
 def _check(header: bytes, position: int) -> None:
     expected = _number(header[148:156])
     if sum(header) - sum(header[148:156]) + 8 * 32 != expected:
+        if not position and (kind := compression(header)):
+            raise ValueError(f"it is compressed with {kind}, whatever it is called: uncompress it first")
         raise ValueError(f"the header at byte {position:,} is damaged, or this is not a tar")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from pipelines.formats.compressed import is_compressed, why_refused
 from pipelines.formats.sharded import Classes
 from pipelines.index import HASHED, ShardIndex
 from pipelines.manifest import NAME, Shard, parse_manifest
@@ -26,6 +27,7 @@ SPLITS = ("train", "val", "test")
 def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]:
     """The data sets, by split, in shards or in one folder. Raises ValueError in one sentence otherwise."""
     cache = ShardCache(settings)
+    _refuse_compressed(urls)
     if all(is_shard(url) for url in urls):
         return {"": _open_shards(urls, cache)}
     (folder,) = urls
@@ -34,8 +36,12 @@ def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]
     parts = {split: _open_packed(below(folder, split), cache) for split in SPLITS}
     if found := {split: part for split, part in parts.items() if part is not None}:
         return found
-    if shards := _ask(folder, lambda: store.shards_in(folder), seconds=settings.opening, default=list[str]()):
-        if len({name_of(url).rpartition(".")[2] for url in shards}) > 1:
+    files = _ask(
+        folder, lambda: store.listing(below(folder, "*")), seconds=settings.opening, default=list[str]()
+    )
+    _refuse_compressed(files)
+    if shards := list(filter(is_shard, files)):
+        if len({name_of(url).rpartition(".")[2].lower() for url in shards}) > 1:
             raise ValueError(f"{public(folder)} holds tars and betons: name one kind by a glob")
         return {"": _open_shards(shards, cache)}
     _ask(folder, lambda: store.granted(below(folder, NAME)), seconds=settings.opening)
@@ -43,6 +49,12 @@ def open_remote(urls: Sequence[str], settings: Cache) -> dict[str, RemoteShards]
         f"{public(folder)} is no packed data set (there is no {NAME}), no folder of shards and no shard: "
         "images behind URLs must be in shards, `raymask pack` makes them"
     )
+
+
+def _refuse_compressed(urls: Sequence[str]) -> None:
+    """Raises ValueError for compressed tars, because they would be passed over."""
+    if found := [url for url in urls if is_compressed(name_of(url))]:
+        raise ValueError(why_refused(public(found[0]), len(found) - 1))
 
 
 def find(pattern: str, *, seconds: float) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.remote.retry import Failure
-from pipelines.remote.urls import below, is_remote, is_shard, public
+from pipelines.remote.urls import is_remote, public
 
 T = TypeVar("T")
 
@@ -74,11 +74,6 @@ def listing(pattern: str) -> list[str]:
         return files.glob(path)
 
     return sorted(files.unstrip_protocol(name) for name in _try(ask))
-
-
-def shards_in(folder: str) -> list[str]:
-    """The URLs of the shards in a folder. Raises Failure."""
-    return [url for url in listing(below(folder, "*")) if is_shard(url)]
 
 
 def send(path: Path, url: str) -> None:

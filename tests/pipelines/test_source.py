@@ -348,6 +348,61 @@ def test_a_shard_that_is_missing_is_named(shards):
         open_source(f"{shards}/a-{{000,009}}.tar")
 
 
+@pytest.mark.parametrize("name", ["B.TAR", "b.Tar"])
+def test_shards_in_capitals_are_shards(shards, name):
+    whole = len(open_source(shards))
+    shard(shards / name, count=5)
+    assert len(open_source(shards)) == whole + 5 == len(open_source(f"{shards}/*.[tT]*[rR]"))
+    assert len(open_source(shards / name)) == 5
+
+
+@pytest.mark.parametrize("name", ["b.tar.gz", "b.tgz", "b.TAR.GZ", "b.tar.zst", "b.tar.bz2", "b.tar.xz"])
+def test_compressed_tars_are_refused_beside_shards_and_instead_of_them(shards, tmp_path, name):
+    (tmp_path / "alone" / "train").mkdir(parents=True)
+    for place in (shards, tmp_path / "alone", tmp_path / "alone" / "train"):
+        (place / name).write_bytes(gzip.compress(b"a tar"))
+        for path in (place, place / name):
+            with pytest.raises(ValueError, match=rf"{name} .*is a compressed tar.*uncompress it first"):
+                open_source(path)
+        (place / name).unlink()
+    assert len(open_source(shards)) == 15
+
+
+def test_a_split_of_compressed_tars_is_not_passed_over(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    shard(tmp_path / "train" / "a.tar")
+    (tmp_path / "val" / "a.tar.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"val/a\.tar\.gz is a compressed tar"):
+        open_splits(tmp_path)
+
+
+def test_an_archive_beside_the_folder_that_was_unpacked_from_it_is_no_shard(tmp_path):
+    folder(tmp_path / "photos", each=3)
+    (tmp_path / "photos.tgz").write_bytes(gzip.compress(b"a tar"))
+    assert len(open_source(tmp_path)) == 6
+
+
+def test_a_folder_of_images_may_be_called_like_a_tar(tmp_path):
+    assert len(open_source(folder(tmp_path / "photos.tar", each=3))) == 6
+
+
+@pytest.mark.parametrize("beginning", [b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"])
+def test_a_compressed_tar_that_is_called_a_tar_is_said_to_be_compressed(tmp_path, beginning):
+    (tmp_path / "a.tar").write_bytes(beginning + bytes(range(256)) * 8)
+    with pytest.raises(ShardError, match=r"a\.tar: it is compressed with (gzip|bzip2|xz|zstd), whatever it"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n\n# yet"])
+def test_a_list_that_names_nothing_is_refused(shards, tmp_path, text):
+    (tmp_path / "empty.txt").write_text(text)
+    (tmp_path / "list.txt").write_text(f"{shards}/a-000.tar\n@{tmp_path}/empty.txt\n")
+    for name in ("empty", "list"):
+        with pytest.raises(ValueError, match=r"the list of shards .*empty\.txt names nothing"):
+            open_source(f"@{tmp_path}/{name}.txt")
+
+
 def test_a_tar_without_images_is_refused(tmp_path):
     path = tar(tmp_path / "t.tar", [("a.txt", b"x")])
     with pytest.raises(ValueError, match="no images"):

@@ -111,6 +111,15 @@ def test_a_tar_that_ends_before_its_images_do_is_not_called_whole(tmp_path):
         assert f"a.tar: it goes on after its end mark at byte {place:,}" in looked(path, fast=fast).broken[0]
 
 
+def test_compressed_tars_beside_shards_are_said_and_those_in_capitals_looked_at(tmp_path):
+    shard(tmp_path / "a.tar", count=2)
+    shard(tmp_path / "B.TAR", count=3)
+    assert (looked(tmp_path).images, looked(tmp_path).whole) == (5, True)
+    (tmp_path / "c.tar.gz").write_bytes(b"")
+    found = looked(tmp_path, fast=True)
+    assert found.images == 5 and "c.tar.gz is a compressed tar" in found.broken[0]
+
+
 def test_foreign_shards_without_an_index_get_none(tmp_path):
     cut = picture(1, size=(200, 200))[:-900]
     content = [("0.jpg", picture(0)), ("1.jpg", cut), ("2.png", b""), ("3.jpg", picture(3))]
