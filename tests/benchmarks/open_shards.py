@@ -91,7 +91,7 @@ def costs() -> str:
 
 def main() -> None:
     print(
-        "| shards | indexes held | compared anew with 256 | now | opened anew, 1,024 files | 1,048,576 files |"
+        "| shards | indexes held | compared anew with 256 | now | opened anew, 1,024 files | of 1,048,576 |"
     )
     print("|---|---|---|---|---|---|")
     print("\n".join(rows()))
