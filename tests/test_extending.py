@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from raymask.masks import Mask
+from raymask.trial import BACKBONE, trial
+
 ROOT = Path(__file__).parent.parent
 PAGE = 70  # lines of a page
 
@@ -72,6 +75,14 @@ def test_an_example_runs_as_written_and_fits_a_page(name, tmp_path):
     file = tmp_path / f"{name}.py"
     file.write_text(example.code)
     runpy.run_path(str(file), run_name="__main__")
+
+
+def test_the_example_of_a_method_has_a_loss_where_nothing_is_hidden(tmp_path):
+    file = tmp_path / "simmim.py"
+    file.write_text(EXAMPLES["simmim"].code)
+    example = runpy.run_path(str(file))
+    method = example["SimMimMethod"](example["SimMim"](), BACKBONE, Mask(start=0.9), seed=0)
+    assert [(report["loss"], report["mask_ratio"]) for report in trial(method, steps=1)] == [(0, 0)]
 
 
 @pytest.mark.slow

@@ -44,6 +44,13 @@ def test_shrinking_twice_is_shrinking_once_and_keeps_the_masks(name: str):
     assert small.mask == config.mask and type(small.method) is type(config.method)
 
 
+def test_shrinking_keeps_a_network_that_chooses_patches_and_makes_it_small():
+    chosen = ["method.keep.source=network", "method.selector.name=vit_base_patch16_224"]
+    selector = shrink(load("maskedkd-50", chosen)).method.selector
+    assert (selector.name, selector.dim, selector.depth) == ("deit_tiny_patch16_224", 32, 2)
+    assert shrink(load("maskedkd-50")).method.selector is None
+
+
 def test_what_the_user_says_beside_debug_still_holds():
     config = load("dino", ["debug=true", "train.steps=3", "train.global_batch=6"])
     assert (config.debug, config.train.steps, config.train.global_batch) == (True, 3, 6)
