@@ -14,9 +14,10 @@ from typing import Any
 
 from pipelines.badlog import append_bad, log_of_rank, read_bad
 from pipelines.decode import BadSample, Cause, decode
+from pipelines.fetch import PATIENCE, fetched
 from pipelines.names import shown
 from pipelines.order import Order
-from pipelines.source import ShardError, Source
+from pipelines.source import Source
 
 
 class BadSamples:
@@ -110,6 +111,7 @@ class Reader:
     """Pixels of samples, each bad one replaced by the next good one of its shard. Thread-safe.
 
     decode: what becomes of the encoded bytes, given those and max_pixels; raises BadSample
+    patience: seconds for which a fault of the machine is waited for
     """
 
     def __init__(
@@ -120,31 +122,26 @@ class Reader:
         *,
         max_pixels: int,
         decode: Callable[[bytes, int], Any] = decode,
+        patience: float = PATIENCE,
     ):
         self._source, self._order, self.bad, self._max_pixels = source, order, bad, max_pixels
-        self._decode = decode
+        self._decode, self._patience = decode, patience
 
-    def fetch(self, sample: int) -> bytes:
-        """The encoded image. Raises BadSample where one file, ShardError where a shard is unusable."""
-        try:
-            return self._source.read(sample)
-        except ShardError:
-            raise
-        except OSError as error:
-            raise BadSample("unreadable") from error
-
-    def pixels(self, sample: int, clock: Callable[[str], None]) -> tuple[Any, int]:
+    def pixels(
+        self, sample: int, clock: Callable[[str], None], stop: threading.Event | None = None
+    ) -> tuple[Any, int]:
         """What was decoded, by default RGB pixels uint8 [h, w, 3], and of which sample: `sample`, or what
         replaces it.
 
-        Which one is a pure function of the data. `clock(part)` is called as "read" and "decode" end.
+        Which one is a pure function of the data. `clock(part)` is called as "read" and "decode" end; `stop`
+        ends the waiting for a fault of the machine. Raises ShardError.
         """
         passed: list[int] = []
         used: int | None = None
         try:
             for attempt in range(len(self._source)):
                 candidate = self._order.replacement(sample, attempt) if attempt else sample
-                pixels = None if candidate in self.bad else self._decoded(candidate, passed, clock)
+                pixels = None if candidate in self.bad else self._decoded(candidate, passed, clock, stop)
                 if pixels is not None:
                     used = candidate
                     return pixels, used
@@ -153,10 +150,12 @@ class Reader:
                 self.bad.name(one, used)
         raise ValueError(f"none of the {len(self._source)} images of the data set can be read")
 
-    def _decoded(self, sample: int, passed: list[int], clock: Callable[[str], None]) -> Any:
+    def _decoded(
+        self, sample: int, passed: list[int], clock: Callable[[str], None], stop: threading.Event | None
+    ) -> Any:
         """The pixels of a sample, or None if it is bad, which is counted and noted in `passed`."""
         try:
-            data = self.fetch(sample)
+            data = fetched(self._source, sample, patience=self._patience, stop=stop)
             clock("read")
             pixels = self._decode(data, self._max_pixels)
             clock("decode")

@@ -2,7 +2,7 @@
 
 Pixels are as torchvision's ImageFolder gives them: the EXIF orientation is not applied, transparency is
 dropped (the colours under it stay), palettes, grey and CMYK become RGB. The exception is 16-bit grey, which
-is scaled to 0..255 where Pillow would clip it.
+is scaled to 0..255 where Pillow would clip it. Numbers beyond 16 bits, and fractions, are no picture.
 """
 
 import io
@@ -14,13 +14,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# The last three are faults of a member of a tar, found by its header alone.
+from pipelines.png import ends_early
+
+# The last four are seen without decoding; the last three in a tar by the header of a member alone.
 Cause = Literal[
     "zero bytes",
     "not an image",
     "broken image",
     "too many pixels",
     "unreadable",
+    "too many bytes",
     "duplicate key",
     "unsafe name",
     "link or device",
@@ -88,14 +91,26 @@ def load(data: bytes, max_pixels: int) -> Image.Image:
         raise BadSample("too many pixels") from error
     except _DAMAGE as error:
         raise BadSample("broken image") from error
+    if image.format == "PNG" and _may_end_early(image, data) and ends_early(data):
+        raise BadSample("broken image")
     return image
+
+
+def _may_end_early(image: Image.Image, data: bytes) -> bool:
+    """Whether rows may be missing from a loaded PNG, whose last one is zero then, or which is interlaced."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return data[28] != 0 or not last.tobytes().strip(b"\0")
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode == "RGB":
         return np.asarray(image)
+    if image.mode == "F":  # of no known range, so that any conversion would be a guess
+        raise BadSample("broken image")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it at 255
-        levels = np.clip(np.asarray(image).astype(np.float32), 0, 65535)
+        levels = np.asarray(image).astype(np.float64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise BadSample("broken image")
         grey = np.rint(levels / 257).astype(np.uint8)
         pixels = np.repeat(grey[:, :, None], 3, axis=2)
         pixels.flags.writeable = False  # as Pillow's own: one compiled kernel serves both

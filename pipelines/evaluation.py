@@ -13,6 +13,7 @@ from pipelines.bad import BadSamples, Reader
 from pipelines.crew import Crew
 from pipelines.crops import MultiCrop
 from pipelines.data import MAX_PIXELS, Data, available_cores
+from pipelines.fetch import PATIENCE
 from pipelines.native import native
 from pipelines.order import Order
 from pipelines.render import normalisation
@@ -92,7 +93,8 @@ def evaluation_batches(
     sides = (crops.height, crops.width) if size is None else _sides(size)
     wanted = np.arange(len(source)) if samples is None else np.asarray(samples, np.int64)
     bad = BadSamples(source, limit=data.max_bad_fraction) if bad is None else bad
-    reader, affine = _reader(source, bad, data.max_pixels), normalisation(data.crops)
+    reader = _reader(source, bad, data.max_pixels, patience=data.cache.patience)
+    affine = normalisation(data.crops)
     labels = np.asarray(source.labels)
     jobs = (
         _Job(wanted[at : at + batch], reader, sides, resize or _shorter(sides), affine)
@@ -132,8 +134,9 @@ def evaluation_images(
     return torch.from_numpy(job.images)
 
 
-def _reader(source: Source, bad: BadSamples, max_pixels: int) -> Reader:
-    return Reader(source, Order(source.shard_sizes, seed=0, window=1), bad, max_pixels=max_pixels)
+def _reader(source: Source, bad: BadSamples, max_pixels: int, *, patience: float = PATIENCE) -> Reader:
+    order = Order(source.shard_sizes, seed=0, window=1)
+    return Reader(source, order, bad, max_pixels=max_pixels, patience=patience)
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.decode import BadSample
+from pipelines.fetch import fetched
 from pipelines.inspect import draw
 from pipelines.pack import Packed
+from pipelines.paths import DEFAULT_CACHE
 from pipelines.plan import MAX_PIXELS
 from pipelines.planes import plane_decoder
+from pipelines.remote.settings import Cache
 from pipelines.source import Source, open_splits
 
 SAMPLE = 128
@@ -52,10 +55,11 @@ def gain(
     packed: Packed,
     *,
     sample: int = SAMPLE,
+    cache: Cache = DEFAULT_CACHE,
     allow_pipe: bool = False,
 ) -> Gain:
     """Compares the source of a pack with what was packed. Reads `sample` images of each."""
-    before = list(open_splits(source, allow_pipe=allow_pipe).values())
+    before = list(open_splits(source, cache=cache, allow_pipe=allow_pipe).values())
     after = list(open_splits(packed.out).values())
     looked_at = min(sample, sum(map(len, after)))
     return Gain(_side(before, sample), _side(after, sample), looked_at)
@@ -78,7 +82,7 @@ def _side(sources: list[Source], sample: int) -> Side:
 def _decoded(source: Source, number: int) -> bool:
     """Reads an image and decodes it as the loader does; whether that worked."""
     try:
-        plane_decoder()(source.read(number), MAX_PIXELS)
-    except (BadSample, OSError):
+        plane_decoder()(fetched(source, number), MAX_PIXELS)
+    except BadSample:
         return False
     return True

@@ -7,7 +7,6 @@ builds one for a shard that has none.
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.numpy import load, save
 from pipelines.decode import Cause
 from pipelines.labels import MAX_CLASSES
 from pipelines.notes import NOTHING, Notes, parse_notes
+from pipelines.regular import NotRegular, is_passing, open_regular
 
 # n: images of the shard   k: bytes of all keys
 
@@ -231,15 +231,13 @@ def opened(shard: Path) -> Iterator[int]:
 
 
 def descriptor(shard: Path) -> int:
-    """The same for whoever closes it: an open regular file."""
+    """The same for whoever closes it. Raises OSError for a fault of the machine, which may pass."""
     try:
-        # Without waiting: somebody would have to write into a pipe before it opens.
-        file = os.open(shard, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return open_regular(shard)
+    except NotRegular:
+        kind = "a folder" if shard.is_dir() else "a device or a pipe"
     except OSError as error:
+        if is_passing(error):
+            raise
         raise ShardError(f"shard {shard} cannot be opened: {error.strerror}") from None
-    mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
-        return file
-    os.close(file)
-    kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
     raise ShardError(f"shard {shard} is {kind}, not a file: name the shards that are meant, or move it away")

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipelines.decode import BadSample, decode
+from pipelines.fetch import PATIENCE, fetched
 from pipelines.names import printable
 from pipelines.order import shuffled
 from pipelines.paths import DEFAULT_CACHE
@@ -34,7 +35,8 @@ class Inspect(Settings):
     """What to look at a data set with.
 
     sheet: PNG file to draw some of the images into, such as sheet.png
-    cache: where shards behind URLs are kept, and how patiently they are asked for
+    cache: where shards behind URLs are kept, and how patiently they are asked for; its patience is for local
+        files, too
     """
 
     sheet: str | None = None
@@ -47,6 +49,7 @@ class Contents:
 
     classes: images by class; unlabelled: images without a label; bytes: as they are stored
     widths, heights: smallest, median and largest, in pixels; bad: (name, cause)
+    notes: sentences on what was passed over as foreign shards were scanned
     """
 
     path: str
@@ -61,6 +64,7 @@ class Contents:
     widths: tuple[int, int, int]
     heights: tuple[int, int, int]
     bad: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -74,13 +78,14 @@ class Contents:
             f"  height       {' / '.join(map(str, self.heights))}",
             f"  bad          {len(self.bad)}",
             *(f"    {name}: {cause}" for name, cause in self.bad[:SHOWN]),
+            *(f"  note         {said}" for said in self.notes),
         ]
         return "\n".join(map(printable, lines))
 
 
 def inspect(path: str | Path, *, split: str | None = None, sample: int = SAMPLE, seed: int = 0) -> Contents:
     """What is in the data set at `path`. Raises ValueError where there is none, or several."""
-    return _contents(open_source(path, split=split), public(str(path)), sample, seed)
+    return _contents(open_source(path, split=split), public(str(path)), sample, seed, PATIENCE)
 
 
 def inspect_splits(
@@ -88,7 +93,7 @@ def inspect_splits(
 ) -> dict[str, Contents]:
     """What is in each of the data sets at `path`, by split; a single one has the name ""."""
     return {
-        split: _contents(source, f"{public(str(path))} {split}".strip(), sample, seed)
+        split: _contents(source, f"{public(str(path))} {split}".strip(), sample, seed, cache.patience)
         for split, source in open_splits(path, cache=cache).items()
     }
 
@@ -102,14 +107,14 @@ def _labels(contents: Contents) -> str:
     return f"{len(contents.classes)} classes: {shown}{more}{without}"
 
 
-def _contents(source: Source, path: str, sample: int, seed: int) -> Contents:
+def _contents(source: Source, path: str, sample: int, seed: int, patience: float) -> Contents:
     labels = source.labels
     counts = np.bincount(labels[labels >= 0], minlength=len(source.classes)).tolist()
     kinds, sizes, bad = Counter[str](), [], []
     looks = draw(len(source), sample, seed=seed)
     for number in looks:
         try:
-            kind, pixels = look(source, number)
+            kind, pixels = look(source, number, patience=patience)
         except BadSample as error:
             bad.append((source.key(number), str(error.cause)))
             continue
@@ -129,6 +134,7 @@ def _contents(source: Source, path: str, sample: int, seed: int) -> Contents:
         widths=_spread(widths),
         heights=_spread(heights),
         bad=tuple(bad),
+        notes=source.notes.sentences(),
     )
 
 
@@ -141,12 +147,12 @@ def draw(images: int, count: int, *, seed: int) -> list[int]:
     return list(dict.fromkeys(drawn))[:count]
 
 
-def look(source: Source, sample: int) -> tuple[str, UInt8[np.ndarray, "h w 3"]]:
-    """The format and the pixels of an image. Raises BadSample."""
-    try:
-        data = source.read(sample)
-    except OSError as error:
-        raise BadSample("unreadable") from error
+def look(
+    source: Source, sample: int, *, patience: float = PATIENCE
+) -> tuple[str, UInt8[np.ndarray, "h w 3"]]:
+    """The format and the pixels of an image. Raises BadSample, and ShardError where its shard is unusable or
+    the machine at fault for `patience` seconds."""
+    data = fetched(source, sample, patience=patience)
     return kind_of(data) or "other", decode(data, MAX_PIXELS)
 
 

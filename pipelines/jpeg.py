@@ -96,6 +96,21 @@ def _is_usual(struct, frame):
 
 
 @part
+def _is_complete(calls, count):
+    """Whether the scans of a progressive file, all read by now, have brought every bit of every coefficient.
+
+    Without the last ones it is a blurred image that the library does not warn of.
+    """
+    sent = address_at(calls[lib.STRUCT] + np.uint64(lib.SENT))  # type: ignore[call-arg, var-annotated]
+    if sent == 0:  # not progressive
+        return True
+    missing = 0
+    for number in range(64 * count):
+        missing += word_at(sent + np.uint64(4 * number)) != 0  # type: ignore[call-arg]
+    return missing == 0
+
+
+@part
 def bytes_of(frame: np.ndarray) -> int:
     """Bytes of all planes, in whole blocks, and of a row that is written in vain."""
     total = 0
@@ -115,7 +130,7 @@ def planes(calls, struct, messages, damage, rows, frame, out) -> bool:
     count = frame[2]
     struct[lib.OUT_COLOURS // 4] = struct[lib.COLOURS // 4]
     struct[lib.RAW // 4] = 1
-    if _guarded(calls, lib.START, 0, 0) != _OK:
+    if _guarded(calls, lib.START, 0, 0) != _OK or not _is_complete(calls, count):
         _abort(calls)
         return False
     base = np.uint64(out.ctypes.data)

@@ -102,6 +102,7 @@ LAYOUTS = (Layout(62, 632), Layout(80, 656))
 # What both share: bytes into the decompressor, and into a component of it.
 CLIENT, PROGRESS, WIDTH, HEIGHT, COMPONENTS, COLOURS, OUT_COLOURS = 24, 16, 48, 52, 56, 60, 64
 RAW, OUT_HEIGHT, OUT_LINE, PRECISION, COMPONENT, MAX_H, MAX_V = 92, 140, 168, 296, 304, 408, 412
+SENT = 192  # coef_bits: for each component and coefficient, the bits that are still to come; -1: all of them
 COMPONENT_BYTES, H, V, BLOCKS_WIDE, BLOCKS_HIGH = 96, 8, 12, 28, 32
 
 _FUNCTIONS = (

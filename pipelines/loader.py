@@ -72,13 +72,13 @@ class _Filler:
         self.key = stream(seed, "crops")
         self.timings = Timings()
 
-    def fill(self, rows: Rows, row: int, sample: int, epoch: int) -> tuple[int, int]:
+    def fill(self, rows: Rows, row: int, sample: int, epoch: int, stop: threading.Event) -> tuple[int, int]:
         """Fills a row; the sample that was used, and the signature of it and its views.
 
         The views are drawn for the sample that was asked for: a replacement is no copy of its regular turn.
         """
         clock = _Clock()
-        stored, used = self.reader.pixels(sample, clock)
+        stored, used = self.reader.pixels(sample, clock, stop)
         key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
         mark = rows.write(row, stored, key, np.uint64(used))
         clock("cut")
@@ -87,21 +87,29 @@ class _Filler:
 
 
 class _BatchJob:
-    """One batch of this rank on its way: row i becomes the image at `positions[i]`."""
+    """One batch of this rank on its way: row i becomes the image at `positions[i]`; `stop` ends waiting."""
 
-    def __init__(self, step: int, rows: int, positions: np.ndarray, order: Repeated, filler: _Filler):
+    def __init__(
+        self,
+        step: int,
+        rows: int,
+        positions: np.ndarray,
+        order: Repeated,
+        filler: _Filler,
+        stop: threading.Event,
+    ):
         self.step, self.positions, self.global_rows = step, positions, rows
         self.rows = len(positions)
         self.filled = filler.maker.take(self.rows)
         self.asked, self.epochs = order.locate(positions)
         self.samples = np.zeros_like(self.asked)
         self.signatures = np.zeros(self.rows, np.uint64)
-        self._filler = filler
+        self._filler, self._stop = filler, stop
 
     def fill(self, row: int) -> None:
         """Reads, decodes and cuts the image of one row."""
         self.samples[row], self.signatures[row] = self._filler.fill(
-            self.filled, row, int(self.asked[row]), int(self.epochs[row])
+            self.filled, row, int(self.asked[row]), int(self.epochs[row]), self._stop
         )
 
     def finish(self) -> "_BatchJob":
@@ -142,12 +150,20 @@ class Loader:
         if bad is None:
             bad = BadSamples(source, limit=data.max_bad_fraction, log=bad_log, rank=rank, world=world)
         self.bad = bad
-        reader = Reader(source, self._order, self.bad, max_pixels=data.max_pixels, decode=plane_decoder())
+        reader = Reader(
+            source,
+            self._order,
+            self.bad,
+            max_pixels=data.max_pixels,
+            decode=plane_decoder(),
+            patience=data.cache.patience,
+        )
         mode = "cpu" if data.augment == "auto" else data.augment
         maker = row_maker(mode, data.crops, most=-(-batch // world), pin=pin)
         self._filler = _Filler(reader, maker, seed=seed)
         self._crew: Crew | None = None
         self._fetching: Ahead | None = None
+        self._stop = threading.Event()
 
     def __iter__(self) -> Iterator[Batch]:
         """Begins at `start`, ending the iteration before it if there is one."""
@@ -157,7 +173,8 @@ class Loader:
         keep_what_is_read(self._source, reading, start=first)
         fetching = self._fetching = Ahead(self._source, reading, start=first, end=last)
         crew = self._crew = Crew(self._threads, ahead=self._ahead)
-        return self._batches(crew, fetching)
+        stop = self._stop = threading.Event()  # of this iteration alone: an older one may still be ending
+        return self._batches(crew, fetching, stop)
 
     def __len__(self) -> int:
         return max(0, self._steps - self._start)
@@ -180,13 +197,14 @@ class Loader:
 
     def close(self) -> None:
         """Ends the threads; the batches that were handed out stay valid."""
+        self._stop.set()
         if self._fetching:
             self._fetching.close()
         if self._crew:
             self._crew.close()
 
-    def _batches(self, crew: Crew, fetching: Ahead) -> Iterator[Batch]:
-        filled = crew.run(self._jobs(fetching))
+    def _batches(self, crew: Crew, fetching: Ahead, stop: threading.Event) -> Iterator[Batch]:
+        filled = crew.run(self._jobs(fetching, stop))
         try:
             while True:
                 begun = time.perf_counter()
@@ -196,16 +214,17 @@ class Loader:
                     return
                 yield self._batch_of(job)
         finally:
+            stop.set()
             filled.close()
             fetching.close()
 
-    def _jobs(self, fetching: Ahead) -> Iterator[_BatchJob]:
+    def _jobs(self, fetching: Ahead, stop: threading.Event) -> Iterator[_BatchJob]:
         for step in range(self._start, self._steps):
             done = max(self._start, step - self._ahead - 1) * self._batch  # the positions before are done
             fetching.reach(self._repeated.place(done))
             positions = np.arange(step * self._batch, (step + 1) * self._batch)
             mine = positions[positions % self._world == self._rank]
-            yield _BatchJob(step, self._batch, mine, self._repeated, self._filler)
+            yield _BatchJob(step, self._batch, mine, self._repeated, self._filler, stop)
 
     def _batch_of(self, job: _BatchJob) -> Batch:
         crops, raw = job.filled.result()

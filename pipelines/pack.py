@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,15 @@ BAD_SAMPLES = "bad_samples.jsonl"
 
 @dataclass(frozen=True)
 class Packed:
-    """What a pack has made: data sets by split ("" for a single one), and the images left out by cause."""
+    """What a pack has made: data sets by split ("" for a single one), and the images left out by cause.
+
+    notes: sentences on what was passed over as foreign shards were scanned
+    """
 
     out: Path
     splits: dict[str, Manifest]
     bad: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = []
@@ -54,7 +58,7 @@ class Packed:
         if self.bad:
             causes = ", ".join(f"{count} {cause}" for cause, count in sorted(self.bad.items()))
             lines.append(f"left out: {causes}; named in {self.out / BAD_SAMPLES}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def pack(
@@ -72,16 +76,18 @@ def pack(
     """
     packing, root = packing or Packing(), Path(out)
     workers = workers or available_cores()
-    jobs = plan_jobs(open_splits(source, allow_pipe=packing.allow_pipe), packing)
+    sources = open_splits(source, cache=packing.cache, allow_pipe=packing.allow_pipe)
+    jobs = plan_jobs(sources, packing)
     plan = plan_digest(jobs, packing)
+    notes = tuple(said for split, source in sources.items() for said in source.notes.sentences(split))
     if done := _finished(root, jobs, plan):
-        return done
+        return replace(done, notes=notes)
     _check_folder(root)
     with _write_errors(root), Journal(root, plan) as journal:
         try:
             for job in jobs:
                 _pack_split(job, root, journal, packing, workers=workers, progress=progress)
-            return _conclude(root, jobs, plan, journal)
+            return replace(_conclude(root, jobs, plan, journal), notes=notes)
         finally:
             _tidy(root, jobs, journal)
 
@@ -139,7 +145,8 @@ def _pack_split(
         how = How(packing.max_side, packing.max_pixels, packing.baseline)
         meter = Meter(job.split or "pack", len(job.samples), done=shards.items, shown=progress)
         with meter:
-            for item in prepared(job.source, samples, how, workers=workers):
+            patience = packing.cache.patience
+            for item in prepared(job.source, samples, how, workers=workers, patience=patience):
                 if item.cause:
                     shards.reject(_bad_line(job, item))
                     _check_limit(root, job, journal, shards.bad, allowed)

@@ -14,6 +14,8 @@ from pipelines.formats.sharded import ShardSource
 from pipelines.index import HASHED
 from pipelines.manifest import FORMAT
 from pipelines.order import shuffled
+from pipelines.paths import DEFAULT_CACHE
+from pipelines.remote.settings import Cache
 from pipelines.settings import Settings
 from pipelines.source import Source
 from pipelines.split import hold_out
@@ -38,7 +40,10 @@ class Packing(Settings):
     max_pixels: height times width above which an image is bad, without being decoded
     max_bad_fraction: share of the images that may be bad (rounded up) before the pack stops
     classes: names for the labels 0, 1, ... where the source has none or others
+    seed: of the order, and of what is held out
     allow_pipe: whether a source `pipe:COMMAND` may run its command
+    cache: where shards behind URLs are kept, and how patiently they are asked for; its patience is for local
+        files, too
     """
 
     format: Literal["webdataset", "ffcv"] = "webdataset"
@@ -53,6 +58,7 @@ class Packing(Settings):
     classes: tuple[str, ...] | None = None
     seed: int = 0
     allow_pipe: bool = False
+    cache: Cache = DEFAULT_CACHE
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def _classes(source: Source, packing: Packing) -> tuple[str, ...]:
 
 def plan_digest(jobs: list[Job], packing: Packing) -> str:
     """The digest of everything that the shards' bytes depend on."""
-    settings = packing.model_dump(exclude={"max_bad_fraction", "allow_pipe"})
+    settings = packing.model_dump(exclude={"max_bad_fraction", "allow_pipe", "cache"})
     parts = [
         (job.split, job.source.fingerprint, len(job.samples), job.ends is not None, list(job.classes))
         for job in jobs

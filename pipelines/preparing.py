@@ -1,12 +1,14 @@
 """The images of a source on their way: read by threads, prepared by processes, handed over in order."""
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from pipelines.decode import BadSample
+from pipelines.fetch import PATIENCE, fetched
 from pipelines.hands import Hand, How, OwnHand
 from pipelines.planes import plane_decoder
 from pipelines.prepare import is_sequential, kind_of
@@ -16,6 +18,7 @@ MANY = 500  # images from which processes are started: that takes as long as som
 CHUNK = 16  # images of one task: enough to drown its overhead, few enough to bound the memory
 
 _Either = Hand | OwnHand
+_Get = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,20 @@ class Item:
     cause: str = ""
 
 
-def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> Iterator[Item]:
+def prepared(
+    source: Source, samples: list[int], how: How, *, workers: int, patience: float = PATIENCE
+) -> Iterator[Item]:
     """The samples, ready to be stored, in the order given; a few chunks are worked on ahead.
 
     A thread for each worker reads and decodes; where it is worth it, a process does what Pillow must,
-    which would hold up the others. Raises ShardError where a whole shard is unusable.
+    which would hold up the others. Raises ShardError where a whole shard is unusable, or a fault of the
+    machine lasts for `patience` seconds.
     """
+    stop = threading.Event()
+
+    def get(sample: int) -> bytes:
+        return fetched(source, sample, patience=patience, stop=stop)
+
     free = SimpleQueue[_Either]()
     hands = [Hand(how) if workers > 1 and len(samples) >= MANY else OwnHand(how) for _ in range(workers)]
     for hand in hands:
@@ -42,12 +53,13 @@ def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> I
     with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
         try:
             for start in range(0, len(samples), CHUNK):
-                waiting.append(pool.submit(_prepare_chunk, source, samples[start : start + CHUNK], how, free))
+                waiting.append(pool.submit(_prepare_chunk, get, samples[start : start + CHUNK], how, free))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
         finally:
+            stop.set()
             for future in waiting:
                 future.cancel()
             pool.shutdown()
@@ -55,21 +67,19 @@ def prepared(source: Source, samples: list[int], how: How, *, workers: int) -> I
                 hand.close()
 
 
-def _prepare_chunk(source: Source, samples: list[int], how: How, free: "SimpleQueue[_Either]") -> list[Item]:
+def _prepare_chunk(get: _Get, samples: list[int], how: How, free: "SimpleQueue[_Either]") -> list[Item]:
     hand = free.get()
     try:
-        return [_prepare(source, sample, how, hand) for sample in samples]
+        return [_prepare(get, sample, how, hand) for sample in samples]
     finally:
         free.put(hand)
 
 
-def _prepare(source: Source, sample: int, how: How, hand: _Either) -> Item:
+def _prepare(get: _Get, sample: int, how: How, hand: _Either) -> Item:
     try:
-        return Item(sample, *ready(source.read(sample), how, hand))
+        return Item(sample, *ready(get(sample), how, hand))
     except BadSample as error:
         return Item(sample, b"", "", error.cause)
-    except OSError:
-        return Item(sample, b"", "", "unreadable")
 
 
 def ready(data: bytes, how: How, hand: _Either) -> tuple[bytes, str]:

@@ -44,7 +44,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), WHITE)
     for place, sample in enumerate(draw(len(source), rows * columns, seed=seed)):
         corner = (GAP + place % columns * step[0], GAP + place // columns * step[1])
-        sheet.paste(_tile(source, sample), corner)
+        sheet.paste(_tile(source, sample, cache.patience), corner)
     try:
         write_atomically(Path(out_png), png(sheet))
     except OSError as error:
@@ -66,13 +66,13 @@ def _is_png(path: Path) -> bool:
         return kind_of(file.read(16)) == "png"
 
 
-def _tile(source: Source, sample: int) -> Image.Image:
+def _tile(source: Source, sample: int, patience: float) -> Image.Image:
     """One image on grey, its class and its name below."""
     tile = Image.new("RGB", (TILE, TILE + 2 * LINE), WHITE)
     paper = ImageDraw.Draw(tile)
     paper.rectangle((0, 0, TILE - 1, TILE - 1), fill=GREY)
     try:
-        small = Image.fromarray(look(source, sample)[1])
+        small = Image.fromarray(look(source, sample, patience=patience)[1])
         scale = TILE / max(small.size)
         small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))
         tile.paste(small, ((TILE - small.width) // 2, (TILE - small.height) // 2))

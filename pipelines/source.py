@@ -59,7 +59,8 @@ class Source(Protocol):
         ...
 
     def read(self, sample: int) -> bytes:
-        """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is.
+        """The encoded image. Raises ShardError where a whole shard is unusable, OSError where one file is, or
+        the machine is at fault (`pipelines.fetch` tells these apart).
 
         Raises BadSample for one that must not be used, such as a link in a tar.
         """
@@ -135,6 +136,8 @@ def _open_one(path: Path) -> dict[str, Source]:
         return dict(open_folder(path))
     if not path.exists():
         raise ValueError(f"there is no data set at {path}: the path does not exist")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file but a pipe or a device: give a folder, shards or an archive")
     if path.suffix.lower() == ".zip":
         return dict(open_zip(path))
     if is_idx(path):
@@ -178,7 +181,7 @@ def without_manifest(folder: Path, packed: Path) -> str:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    """The shards in a folder, sorted. Raises ValueError where they are of two kinds, or compressed ones too."""
+    """The shards in a folder, sorted. Raises ValueError where there are two kinds, or compressed ones, too."""
     found = sorted(path for path in folder.iterdir() if is_shard(path.name))
     if len({path.name.lower().rpartition(".")[2] for path in found}) > 1:
         raise ValueError(

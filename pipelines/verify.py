@@ -16,6 +16,7 @@ from pydantic import Field
 from pipelines.checks import Checked, Expected, check_shard, open_as_it_is
 from pipelines.data import available_cores
 from pipelines.decode import BadSample
+from pipelines.fetch import fetched
 from pipelines.formats.compressed import why_refused
 from pipelines.hands import How
 from pipelines.index import ShardError
@@ -23,9 +24,11 @@ from pipelines.journal import JOURNAL
 from pipelines.manifest import NAME, Shard, read_manifest
 from pipelines.meter import Meter
 from pipelines.names import shown
-from pipelines.paths import expand
+from pipelines.notes import NOTHING, Notes
+from pipelines.paths import DEFAULT_CACHE, expand
 from pipelines.plan import MAX_PIXELS
 from pipelines.preparing import Item, prepared
+from pipelines.remote.settings import Cache
 from pipelines.remote.urls import is_remote, is_shard, public
 from pipelines.settings import Settings
 from pipelines.source import Source, compressed_in, open_splits, split_folders, without_manifest
@@ -38,17 +41,21 @@ class Verify(Settings):
     ffcv: whether plain ffcv must read the same tables from betons
     workers: threads, each with a process to decode where that is worth it; none: one for each core
     max_pixels: height times width above which an image is bad
+    cache: where shards behind URLs are kept, and how patiently they are asked for; its patience is for local
+        files, too
     """
 
     fast: bool = False
     ffcv: bool = False
     workers: int | None = Field(default=None, ge=1)
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    cache: Cache = DEFAULT_CACHE
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found. broken: sentences on shards; bad: (shard, name, cause) of images."""
+    """What was found. broken: sentences on shards; bad: (shard, name, cause) of images; notes: sentences, too, on
+    what is no fault."""
 
     path: str
     shards: int
@@ -56,6 +63,7 @@ class Verified:
     decoded: bool
     broken: tuple[str, ...]
     bad: tuple[tuple[str, str, str], ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -71,6 +79,7 @@ class Verified:
             [
                 *(f"broken: {sentence}" for sentence in self.broken),
                 *(f"bad: {shown(key)} in {shown(shard)}: {cause}" for shard, key, cause in self.bad),
+                *(f"note: {sentence}" for sentence in self.notes),
                 f"{self.path}: {verdict}; {self.images:,} images{shards}, {what}",
             ]
         )
@@ -82,6 +91,7 @@ class _Findings:
     bad: list[tuple[str, str, str]]
     shards: int = 0
     images: int = 0
+    notes: Notes = NOTHING
     known: dict[Path, dict[str, Shard]] = field(default_factory=dict)
 
 
@@ -89,7 +99,7 @@ def verify(path: str | Path, settings: Verify | None = None, *, progress: bool =
     """Looks at all of the data set, or of the shard, at `path`. Raises ValueError where there is none."""
     settings, found, name = settings or Verify(), _Findings([], []), public(str(path))
     workers = settings.workers or available_cores()
-    shards, others = _parts(str(path), found)
+    shards, others = _parts(str(path), found, settings.cache)
     checked = _check_shards(shards, found, settings, workers, progress)
     how = How(None, settings.max_pixels, baseline=False, store=False)
     if checked and not settings.fast:
@@ -97,20 +107,22 @@ def verify(path: str | Path, settings: Verify | None = None, *, progress: bool =
             for one in checked:
                 shard = open_as_it_is(one.expected.path) if one.images else None
                 if shard is not None:
-                    _look(shard, found, how, workers, meter)
+                    _look(shard, found, how, workers, settings.cache.patience, meter)
     for source in others:
         found.images += len(source)
+        found.notes += source.notes
         with Meter("read" if settings.fast else "decode", len(source), shown=progress) as meter:
-            _look(source, found, None if settings.fast else how, workers, meter)
+            _look(source, found, None if settings.fast else how, workers, settings.cache.patience, meter)
     if not found.shards and not found.images and not found.broken:
         raise ValueError(f"{name} holds no images: there is nothing to verify")
     broken, bad = tuple(found.broken), tuple(found.bad)
-    return Verified(name, found.shards, found.images, not settings.fast, broken, bad)
+    notes = found.notes.sentences()
+    return Verified(name, found.shards, found.images, not settings.fast, broken, bad, notes)
 
 
-def _parts(path: str, found: _Findings) -> tuple[list[Expected], list[Source]]:
+def _parts(path: str, found: _Findings, cache: Cache) -> tuple[list[Expected], list[Source]]:
     """The shards at a path, and the sources in which there are none. What cannot be opened is broken."""
-    names = expand(path)
+    names = expand(path, cache=cache)
     shards: list[Expected] = []
     sources: list[Source] = []
     for name in names:
@@ -119,7 +131,7 @@ def _parts(path: str, found: _Findings) -> tuple[list[Expected], list[Source]]:
         shards += here
         if not here and len(found.broken) == faults:
             try:
-                sources += open_splits(name).values()
+                sources += open_splits(name, cache=cache).values()
             except ShardError as error:
                 found.broken.append(str(error))
     return shards, sources
@@ -169,15 +181,21 @@ def _check_shards(
         for one in pool.map(lambda expected: check_shard(expected, ffcv=settings.ffcv), shards):
             found.broken += one.problems
             found.images += one.images
+            found.notes += one.notes
             checked.append(one)
             meter.add(1)
     return checked
 
 
-def _look(source: Source, found: _Findings, how: How | None, workers: int, meter: Meter) -> None:
+def _look(
+    source: Source, found: _Findings, how: How | None, workers: int, patience: float, meter: Meter
+) -> None:
     """Decodes, or without `how` only reads, every image of a source."""
     numbers = list(range(len(source)))
-    items = prepared(source, numbers, how, workers=workers) if how else _read(source, numbers)
+    if how is None:
+        items = _read(source, numbers, patience)
+    else:
+        items = prepared(source, numbers, how, workers=workers, patience=patience)
     try:
         for item in items:
             if item.cause:
@@ -187,12 +205,10 @@ def _look(source: Source, found: _Findings, how: How | None, workers: int, meter
         found.broken.append(str(error))
 
 
-def _read(source: Source, numbers: list[int]) -> Iterator[Item]:
+def _read(source: Source, numbers: list[int], patience: float) -> Iterator[Item]:
     for number in numbers:
         try:
-            source.read(number)
+            fetched(source, number, patience=patience)
             yield Item(number, b"", "")
         except BadSample as error:
             yield Item(number, b"", "", error.cause)
-        except OSError:
-            yield Item(number, b"", "", "unreadable")

@@ -27,7 +27,7 @@ def pack(
     packing = _settings_after(source, Packing, changes, such_as="holdout=0.1")
     packed = pack(source, out, packing)
     print(packed)
-    print(gain(source, packed, allow_pipe=packing.allow_pipe))
+    print(gain(source, packed, cache=packing.cache, allow_pipe=packing.allow_pipe))
 
 
 def inspect(

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.decode import BadSample
 from pipelines.formats.compressed import is_compressed, why_refused
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 from pipelines.notes import NOTHING
+from pipelines.regular import MAX_BYTES, NotRegular, open_regular, read_at
 
 
 class FolderSource:
@@ -34,8 +36,19 @@ class FolderSource:
         return int(self.labels[sample])
 
     def read(self, sample: int) -> bytes:
-        """The file's bytes. Raises OSError, naming it, where it cannot be read."""
-        return (self.root / self.layout.names[sample]).read_bytes()
+        """The file's bytes. Raises OSError, naming it, where it cannot be read, BadSample where it is no
+        regular file, or too large. Links are followed."""
+        try:
+            file = open_regular(self.root / self.layout.names[sample])
+        except NotRegular:
+            raise BadSample("link or device") from None
+        try:
+            size = os.fstat(file).st_size
+            if size > MAX_BYTES:
+                raise BadSample("too many bytes")
+            return read_at(file, size, 0)
+        finally:
+            os.close(file)
 
     def key(self, sample: int) -> str:
         return self.layout.names[sample]

@@ -3,7 +3,6 @@
 The files are plain ones that any tool reads; neither `webdataset` nor `ffcv` is needed to do so.
 """
 
-import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
+
 from pipelines.decode import BadSample
 from pipelines.formats.held import Checked, OpenShard, mark
 from pipelines.index import (
@@ -26,6 +26,7 @@ from pipelines.index import (
 )
 from pipelines.manifest import NAME, Shard, fingerprint, read_manifest
 from pipelines.notes import NOTHING, Notes
+from pipelines.regular import MAX_BYTES, read_at
 from pipelines.stored import check_index, stored_index
 
 OPEN_SHARDS = 256  # files and indexes that are held at once, unless a reader says what it needs
@@ -72,7 +73,8 @@ class ShardSource:
     def read(self, sample: int) -> bytes:
         """The encoded image, by one `pread`. Raises ShardError where the shard is gone, cut or replaced.
 
-        Raises BadSample for one that must not be used. Bare pixels, which FFCV can store, come as a PPM file:
+        Raises BadSample for one that must not be used, OSError for a fault of the machine.
+        Bare pixels, which FFCV can store, come as a PPM file:
         a line of text before them.
         """
         number, place = self._place(sample)
@@ -80,12 +82,14 @@ class ShardSource:
         size, offset = int(shard.index.sizes[place]), int(shard.index.offsets[place])
         if offset < 0:
             raise BadSample(FAULTS[-1 - offset])
+        if size > MAX_BYTES:
+            raise BadSample("too many bytes")
         try:
-            data = os.pread(shard.file, size, offset)
+            data = read_at(shard.file, size, offset)
         except OSError as error:
-            raise ShardError(
-                f"shard {self.paths[number]} cannot be read at byte {offset:,}: {error.strerror}"
-            ) from None
+            with self._lock:  # what is stale stays so: the next attempt opens the file again
+                self._open.pop(number, None)
+            raise OSError(error.errno, error.strerror, str(self.paths[number])) from None
         if len(data) != size:
             raise ShardError(f"shard {self.paths[number]} is truncated: it was cut off while it was in use")
         width = 0 if shard.index.widths is None else int(shard.index.widths[place])

@@ -9,12 +9,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from pipelines.decode import BadSample
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 from pipelines.index import ShardError
 from pipelines.notes import NOTHING
+from pipelines.regular import MAX_BYTES, open_regular, read_at
 
 LOCAL_HEADER = 30
-MAX_MEMBER = 1 << 30  # bytes of one image; a larger claim is an attack or an accident
 
 
 class ZipSource:
@@ -48,8 +49,10 @@ class ZipSource:
         return int(self.labels[sample])
 
     def read(self, sample: int) -> bytes:
-        """The member's bytes. Raises OSError, naming it, where they are damaged."""
+        """The member's bytes. Raises OSError, naming it, where they are damaged, BadSample for too many."""
         member = self._members[sample]
+        if max(member.file_size, member.compress_size) > MAX_BYTES:
+            raise BadSample("too many bytes")
         header = self._pread(LOCAL_HEADER, member.header_offset)
         skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         stored = self._pread(member.compress_size, member.header_offset + LOCAL_HEADER + skip)
@@ -75,8 +78,8 @@ class ZipSource:
     def _pread(self, size: int, offset: int) -> bytes:
         with self._lock:
             if self._file < 0:
-                self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        data = os.pread(self._file, size, offset)
+                self._file = open_regular(self.path)
+        data = read_at(self._file, size, offset)
         if len(data) != size:
             raise ShardError(f"{self.path} was cut off while it was in use")
         return data
@@ -118,8 +121,4 @@ def _check(member: zipfile.ZipInfo, path: Path) -> None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
             f"{path} is compressed in a way other than deflate ({member.filename}): unpack it first"
-        )
-    if max(member.file_size, member.compress_size) > MAX_MEMBER:
-        raise ValueError(
-            f"{path} holds an image of {member.file_size:,} bytes ({member.filename}): remove it"
         )

@@ -15,7 +15,8 @@ class Cache(Settings):
     folder: where they lie; none: below the user's cache directory. Processes may share it
     gb: their size together, in 10^9 bytes, at most; what is needed last goes first
     fetches: shards that are fetched at once
-    patience: seconds for which one shard may fail to make progress before the run stops
+    patience: seconds for which one shard may fail to make progress, or a local file fail for a reason of the
+        machine's, before the run stops
     opening: seconds for which a server may be out of reach as a data set is opened
     """
 

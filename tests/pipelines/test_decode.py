@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from pipelines.decode import BadSample, decode
+from pipelines.jpeg_library import find_library
+from pipelines.planes import plane_decoder
 from tests.pipelines.pictures import encoded, picture
 
 LIMIT = 10_000
@@ -124,3 +126,51 @@ def test_too_many_pixels_are_refused_by_the_header(side):
 def test_the_limit_itself_is_allowed():
     assert decode(encoded(picture(0, 10, 10)), 100).shape == (10, 10, 3)
     assert cause(encoded(picture(0, 10, 11)), 100) == "too many pixels"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def a_png(rows: bytes, *, interlaced: bool = False) -> bytes:
+    """A PNG of 8 x 8 grey pixels with these rows, a filter byte before each."""
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, interlaced)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("level", [0, 200])
+def test_a_png_that_holds_fewer_rows_than_it_says_is_broken_and_a_black_one_is_not(level):
+    rows = 8 * (b"\0" + bytes([level] * 8))
+    assert decode(a_png(rows), 64).tolist() == np.full((8, 8, 3), level).tolist()
+    for missing in (9, 36, 63):
+        with pytest.raises(BadSample, match="broken image"):
+            decode(a_png(rows[:-missing]), 64)
+
+
+def test_an_interlaced_png_that_lacks_its_last_pass_is_broken():
+    # the seven passes: 1, 1, 2, 4, 8, 16 and 32 pixels, in 1, 1, 1, 2, 2, 4 and 4 rows
+    rows = b"".join((b"\0" + b"\x80" * wide) * high for wide, high in
+                    ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)))  # fmt: skip
+    assert decode(a_png(rows, interlaced=True), 64).tolist() == np.full((8, 8, 3), 128).tolist()
+    with pytest.raises(BadSample, match="broken image"):
+        decode(a_png(rows[:-36], interlaced=True), 64)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, 70_000, -1])
+def test_numbers_that_are_no_levels_of_grey_are_broken_rather_than_black_or_white(value):
+    kind = np.int32 if isinstance(value, int) else np.float32
+    with pytest.raises(BadSample, match="broken image"):
+        decode(saved(Image.fromarray(np.full((4, 4), value, kind)), "TIFF"), 64)
+
+
+@pytest.mark.skipif(find_library() is None, reason="Pillow, which alone decodes here, does not say so")
+def test_a_progressive_jpeg_without_its_last_scans_is_broken():
+    for image in (Image.fromarray(picture(5, 60, 80)), Image.fromarray(picture(5, 60, 80)).convert("L")):
+        whole = saved(image, "JPEG", progressive=True)
+        scans = [place for place in range(len(whole) - 1) if whole[place : place + 2] == b"\xff\xda"]
+        tables = [whole.rfind(b"\xff\xc4", 0, place) for place in scans]
+        assert len(scans) > 5 and plane_decoder()(whole, 10_000).height == 60
+        for cut in {place for place in tables if place > scans[0]}:
+            with pytest.raises(BadSample, match="broken image"):
+                plane_decoder()(whole[:cut] + b"\xff\xd9", 10_000)
