@@ -30,8 +30,9 @@ wait: share of the time in which no batch was ready; MB: what goes to the device
 
 
 class Bench(Settings):
-    """What is measured: `data` as in training, with its crops, threads and mode (auto: every mode).
+    """What is measured, and how long.
 
+    data: as in training, with its crops, threads and mode (auto: every mode)
     batch: images of a batch; seconds: how long each measurement takes at least
     """
 

@@ -15,6 +15,7 @@ import typer
 from raymask.cli_data import bench, inspect, pack, verify
 from raymask.cli_jobs import say, status, stop, submit
 from raymask.cli_kinds import Address, Changes, RunOrCheckpoint, RunPath
+from raymask.settings_help import with_settings
 from raymask.signals import exit_on_sigterm
 from raymask.usage import UsageError, refusal
 from raymask.which import run_or_path, the_run
@@ -101,8 +102,13 @@ def tune(
     _reported(tune(space, words or []))
 
 
-for verb in (pack, inspect, verify, bench):
-    app.command()(verb)
+for verb, settings in (
+    (pack, "pipelines.plan:Packing"),
+    (inspect, "pipelines.inspect:Inspect"),
+    (verify, "pipelines.verify:Verify"),
+    (bench, "raymask.bench:Bench"),
+):
+    app.command(cls=with_settings(settings))(verb)
 
 
 @app.command()

@@ -1,8 +1,12 @@
 """What tests share: a few real images on disk, and shape checks of every annotated signature."""
 
+import importlib
+import importlib.util
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -16,6 +20,16 @@ import tests.typecheck  # noqa: F401  (the hook below finds it by name)
 install_import_hook("raymask", "tests.typecheck.checked")
 
 BEGUN = time.monotonic()
+
+
+def needed(name: str) -> Any:
+    """An optional package that tests are about. Without it they are skipped; where CI is set, they fail."""
+    return importlib.import_module(name) if os.environ.get("CI") else pytest.importorskip(name)
+
+
+def lacks(name: str) -> bool:
+    """Whether tests that need a package in another process are to be skipped: never where CI is set."""
+    return importlib.util.find_spec(name) is None and not os.environ.get("CI")
 
 
 def write_photos(

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("boto3")
-pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
+from tests.conftest import needed
 
-from tests.benchmarks._processes import tree
-from tests.distributed.driven import Run, ended, lines, written_recipe
-from tests.distributed.nodes import Nodes, cluster
-from tests.raymask.bucket import SECRET, Bucket, opened
+needed("boto3")
+needed("moto.server")
+needed("s3fs")
+
+from tests.benchmarks._processes import tree  # noqa: E402
+from tests.distributed.driven import Run, ended, lines, written_recipe  # noqa: E402
+from tests.distributed.nodes import Nodes, cluster  # noqa: E402
+from tests.raymask.bucket import SECRET, Bucket, opened  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

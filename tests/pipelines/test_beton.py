@@ -1,6 +1,5 @@
 """The promises of betons: ours are FFCV's, FFCV's are read, and neither gives other batches than a tar."""
 
-import importlib.util
 import io
 import os
 import subprocess
@@ -23,13 +22,12 @@ from pipelines.index import index_path
 from pipelines.loader import Data, Loader
 from pipelines.pack import Packing, pack
 from pipelines.source import ShardError, open_source
+from tests.conftest import lacks
 from tests.pipelines import plain_ffcv
 from tests.pipelines.pictures import decibels
 from tests.pipelines.storage import files, folder, picture, shard, tar
 
-needs_ffcv = pytest.mark.skipif(
-    importlib.util.find_spec("ffcv") is None, reason="ffcv is not installed: `make ffcv` does it"
-)
+needs_ffcv = pytest.mark.skipif(lacks("ffcv"), reason="ffcv is not installed: `make ffcv` does it")
 CROPS = MultiCrop(global_crops=Crops(size=16), local_crops=LocalCrops(count=2, size=8))
 
 

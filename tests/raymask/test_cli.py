@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipelines.inspect import Inspect
+from pipelines.plan import Packing
+from pipelines.verify import Verify
+from raymask.bench import Bench
 from raymask.cli import app, main
 from raymask.config import Config
+from raymask.settings_help import explained, rows
 from raymask.signals import Stopped
 from tests.conftest import write_photos
 
@@ -63,6 +68,17 @@ def test_every_verb_is_there_and_has_a_line_of_help(call):
     ]:
         assert f"  {verb} " in out
     assert {command.callback.__doc__ is not None for command in app.registered_commands} == {True}
+
+
+@pytest.mark.parametrize(
+    ("verb", "model"), [("pack", Packing), ("inspect", Inspect), ("verify", Verify), ("bench", Bench)]
+)
+def test_the_help_of_a_verb_explains_each_of_its_settings(call, verb, model):
+    _, out, _ = call(verb, "--help")
+    listed = dict(rows(model))
+    assert all(text for text in listed.values()), listed
+    assert all(f"\n  {key}" in out for key in listed) and set(model.model_fields) <= set(explained(model))
+    assert len(out.splitlines()) < 70 and "=VALUE" in out
 
 
 def test_no_verbs_line_of_help_breaks_off(call):

@@ -11,11 +11,12 @@ from raymask import checkpoint, state
 from raymask.config import load
 from raymask.pace import TIMES
 from raymask.train import train
+from tests.conftest import needed
 from tests.raymask.tiny_run import RECIPE, pictures
 
-pytest.importorskip("boto3")
-pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
+needed("boto3")
+needed("moto.server")
+s3fs = needed("s3fs")
 
 from tests.pipelines.remote.server import Reply  # noqa: E402
 from tests.raymask.bucket import SECRET, Bucket, Machines, measured, once, opened, stalled  # noqa: E402

@@ -9,12 +9,13 @@ import pytest
 
 from pipelines.remote import download, retry, store
 from pipelines.source import ShardError, open_source
+from tests.conftest import needed
 from tests.pipelines.remote.server import FAULTS, Reply, Server, before
 from tests.pipelines.remote.walking import cache, packed, walk
 
-boto3 = pytest.importorskip("boto3")
-moto_server = pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
+boto3 = needed("boto3")
+moto_server = needed("moto.server")
+s3fs = needed("s3fs")
 
 FEW = 4  # steps
 
