@@ -20,6 +20,7 @@ from pipelines.index import (
     quick_check,
 )
 from pipelines.manifest import NAME, Shard
+from pipelines.notes import NOTHING, Notes
 from pipelines.scan import build_index
 from pipelines.stored import check_index, is_current, read_index
 
@@ -36,11 +37,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is wrong with a shard, in sentences, and how many images can be looked for in it."""
+    """What is wrong with a shard, in sentences, how many images can be looked for in it, and its notes."""
 
     expected: Expected
     problems: tuple[str, ...]
     images: int
+    notes: Notes = NOTHING
 
 
 def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
@@ -57,7 +59,9 @@ def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
     if ffcv and path.suffix.lower() == BETON and scanned is not None and (other := ffcv_disagrees(path)):
         problems.append(f"shard {path}: {other}")
     index = scanned if scanned is not None else stored
-    return Checked(expected, tuple(problems), len(index) if index is not None and path.exists() else 0)
+    if index is None or not path.exists():
+        return Checked(expected, tuple(problems), 0)
+    return Checked(expected, tuple(problems), len(index), index.notes.of(path))
 
 
 def _checksum(expected: Expected) -> tuple[str, list[str]]:

@@ -181,7 +181,7 @@ def without_manifest(folder: Path, packed: Path) -> str:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    """The shards in a folder, sorted. Raises ValueError where there are two kinds, or compressed ones, too."""
+    """The shards in a folder, sorted. Raises ValueError where there are two kinds, or compressed ones."""
     found = sorted(path for path in folder.iterdir() if is_shard(path.name))
     if len({path.name.lower().rpartition(".")[2] for path in found}) > 1:
         raise ValueError(

@@ -54,7 +54,7 @@ class Verify(Settings):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found. broken: sentences on shards; bad: (shard, name, cause) of images; notes: sentences, too, on
+    """What was found. broken: sentences on shards; bad: (shard, name, cause) of images; notes: sentences on
     what is no fault."""
 
     path: str

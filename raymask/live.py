@@ -64,6 +64,7 @@ def opened(training: Training, folder: Path, context: RunContext) -> Iterator[Li
     with closing(console), closing(trackers), closing(loader):
         for remark in (
             said,
+            *_notes(training),
             training.remark,
             training.evaluation.missing,
             training.evaluation.remark,
@@ -73,6 +74,13 @@ def opened(training: Training, folder: Path, context: RunContext) -> Iterator[Li
                 console.say(remark)
         agree(loader.bad, world=world, device=training.device)
         yield live
+
+
+def _notes(training: Training) -> Iterator[str]:
+    """What was passed over in the data, of which their user should know."""
+    yield from training.source.notes.sentences("data.train")
+    if (queries := training.evaluation.queries) is not None:
+        yield from queries.source.notes.sentences("data.val")
 
 
 def _trackers(training: Training, folder: Path, start: int, console: Console) -> Trackers:

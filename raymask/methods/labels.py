@@ -21,7 +21,7 @@ def with_classes(config: Config, source: Source) -> Config:
     there, missing = len(source.classes), int((source.labels < 0).sum())
     if there < 2 or missing:
         lack = (
-            f"{missing:,} of its {len(source):,} images have none"
+            f"{missing:,} of its {len(source):,} images have none{_unusable(source)}"
             if missing
             else "all its images are of one class"
         )
@@ -38,3 +38,10 @@ def with_classes(config: Config, source: Source) -> Config:
             "give evaluate.network=student"
         )
     return config.model_copy(update={"method": method.model_copy(update={"classes": there})})
+
+
+def _unusable(source: Source) -> str:
+    notes = source.notes
+    if not notes.labels:
+        return ""
+    return f" ({notes.labels:,} because their label is neither a number nor a name, such as {notes.label})"

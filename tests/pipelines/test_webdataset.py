@@ -3,8 +3,10 @@
 import pytest
 import webdataset
 
+from pipelines.inspect import inspect
 from pipelines.pack import Packing, pack
 from pipelines.source import ShardError, open_source
+from pipelines.verify import Verify, verify
 from tests.pipelines.storage import picture, tar
 
 
@@ -103,6 +105,20 @@ def test_a_label_that_would_make_a_million_classes_counts_as_none(tmp_path, numb
 def test_keys_keep_their_folders_and_end_at_the_first_dot(tmp_path):
     source = open_source(written(tmp_path / "a.tar", [{"v1.0.jpg": picture(0), "cls": 1}]))
     assert source.key(0) == "dir.with.dots/0000" and source.labels.tolist() == [1]
+
+
+def test_what_is_passed_over_in_foreign_shards_is_said_by_all_who_look_at_them(tmp_path):
+    rows = [(f"v1.{number}.jpg", picture(number)) for number in range(3)]
+    rows += [("2.jpg", picture(3)), ("2.cls", b"-5"), ("3.jpg", picture(4)), ("3.cls", b"1")]
+    (tmp_path / "in").mkdir()
+    path = tar(tmp_path / "in" / "a.tar", rows)
+    images, labels = f": 2, such as v1.1.jpg in {path}", f": 1, such as 2.cls, which holds b'-5' in {path}"
+    found = verify(path, Verify(fast=True), progress=False)
+    assert found.whole and found.images == 3
+    again = [pack(path, tmp_path / "out", progress=False) for _ in range(2)]
+    for said in (found, inspect(path), inspect(tmp_path / "in"), *again):
+        assert images in str(said) and labels in str(said)
+    assert not inspect(tmp_path / "out").notes and inspect(tmp_path / "out").unlabelled == 2
 
 
 def test_masks_captions_and_embeddings_beside_an_image_are_stepped_over(tmp_path):

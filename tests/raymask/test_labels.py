@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.notes import NOTHING, Notes
 from raymask.config import Config
 from raymask.methods.labels import with_classes
 
@@ -16,7 +17,8 @@ def config(**method) -> Config:
 class Labelled:
     """A source as far as labels go."""
 
-    def __init__(self, labels: list[int], classes: int) -> None:
+    def __init__(self, labels: list[int], classes: int, notes: Notes = NOTHING) -> None:
+        self.notes = notes
         self.labels, self.classes = np.array(labels), [str(i) for i in range(classes)]
 
     def __len__(self) -> int:
@@ -39,6 +41,12 @@ def test_the_number_of_classes_is_the_datas():
 def test_data_that_cannot_teach_is_refused(labels, classes, given, sentence):
     with pytest.raises(ValueError, match=sentence):
         with_classes(config(**given), Labelled(labels, classes))
+
+
+def test_labels_that_cannot_be_used_are_counted_where_labels_are_missing():
+    source = Labelled([0, -1, 1], 2, Notes(labels=1, label="1.cls, which holds b'-5' in a.tar"))
+    with pytest.raises(ValueError, match=r"1 of its 3 .* have none \(1 because .* which holds b'-5' in a"):
+        with_classes(config(), source)
 
 
 def test_a_frozen_teacher_is_not_evaluated():
