@@ -1,6 +1,6 @@
 # make demo [DATA=/path/to/images] [OUT=folder]   the main job, start to end, on real images
 # make test                                       every test, two at a time; then those that start real clusters for
-#                                                 long, one by one, while they fit into BUDGET seconds
+#                                                 long, two files at a time, while they fit into BUDGET seconds
 # make ffcv                                       FFCV itself, which raymask's .beton files do not need (Debian, Ubuntu)
 # make lint | make clean
 # make bench [DATA=/path/to/jpegs]                what was measured in docs/; DATA adds the loader
@@ -28,7 +28,7 @@ test: $(STAMP)
 	@[ -e $(FFCV) ] || $(MAKE) -s ffcv SUDO="$(SUDO:sudo=sudo -n)" || \
 	    { echo "FFCV cannot be installed here: its tests are skipped, or fail where CI is set"; [ -z "$$CI" ]; }
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m "not (slow and ray)"; others=$$?; \
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "slow and ray" --budget=$(BUDGET) && exit $$others
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow and ray" --budget=$(BUDGET) && exit $$others
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

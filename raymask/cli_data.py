@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from pipelines.names import shown
-from pipelines.settings import Settings
 from raymask.cli_kinds import Changes
-
-Given = TypeVar("Given", bound=Settings)
 
 
 def pack(
@@ -23,8 +20,9 @@ def pack(
     """Pack images into shards, or shards into others: raymask pack photos shards holdout=0.1 format=ffcv."""
     from pipelines.gain import gain
     from pipelines.pack import Packing, pack
+    from raymask.overrides import settings_of
 
-    packing = _settings_after(source, Packing, changes, such_as="holdout=0.1")
+    packing = settings_of(Packing, _after(source, changes, such_as="holdout=0.1"))
     packed = pack(source, out, packing)
     print(packed)
     print(gain(source, packed, cache=packing.cache, allow_pipe=packing.allow_pipe))
@@ -37,8 +35,9 @@ def inspect(
     """Say what is in a data set, and draw some of its images: raymask inspect shards sheet=sheet.png."""
     from pipelines.inspect import Inspect, inspect_splits
     from pipelines.sheet import check_place, contact_sheet
+    from raymask.overrides import settings_of
 
-    asked = _settings_after(source, Inspect, changes, such_as="sheet=sheet.png")
+    asked = settings_of(Inspect, _after(source, changes, such_as="sheet=sheet.png"))
     sheet = Path(asked.sheet).expanduser() if asked.sheet is not None else None
     if sheet is not None:
         check_place(sheet)
@@ -56,8 +55,9 @@ def verify(
 ) -> None:
     """Check shards against their checksums and indexes, and decode every image (fast=true: without that)."""
     from pipelines.verify import Verify, verify
+    from raymask.overrides import settings_of
 
-    found = verify(source, _settings_after(source, Verify, changes, such_as="fast=true"))
+    found = verify(source, settings_of(Verify, _after(source, changes, such_as="fast=true")))
     print(found)
     if not found.whole:
         raise typer.Exit(1)
@@ -81,13 +81,11 @@ def bench(
         print(line, flush=True)
 
 
-def _settings_after(source: str, model: type[Given], changes: Sequence[str] | None, *, such_as: str) -> Given:
-    """The settings behind the path of a data set. Raises ValueError, also where more paths stand there.
+def _after(source: str, changes: Sequence[str] | None, *, such_as: str) -> Sequence[str]:
+    """The settings behind the path of a data set. Raises ValueError where more paths stand there.
 
     A shell makes several words of `*.tar`: taking any but the first for something else would be a guess.
     """
-    from raymask.overrides import settings_of
-
     for word in changes or ():
         if "=" not in word:
             raise ValueError(
@@ -95,4 +93,4 @@ def _settings_after(source: str, model: type[Given], changes: Sequence[str] | No
                 f"in a go, here {shown(source)}: several shards are named together, in quotes: 'a-*.tar', "
                 "'a-{000..127}.tar', @LIST"
             )
-    return settings_of(model, changes or ())
+    return changes or ()

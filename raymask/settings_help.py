@@ -1,15 +1,20 @@
-"""The settings of a verb in its --help: the fields of a Settings class, as its docstring explains them."""
+"""The settings of a verb in its --help: the fields of a Settings class, as its docstring explains them.
+
+What knows of settings is imported when they are asked for, so that `raymask --help` comes at once.
+"""
+
+from __future__ import annotations
 
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer.core
 
-from pipelines.settings import Settings
-from raymask.schema import fallback
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
 
 
 def explained(model: type[Settings]) -> dict[str, str]:
@@ -26,6 +31,8 @@ def explained(model: type[Settings]) -> dict[str, str]:
 
 def rows(model: type[Settings], prefix: str = "", *, deep: bool = True) -> Iterator[tuple[str, str]]:
     """`key=default` and its text for each field; those of a group follow it, for one level."""
+    from raymask.schema import fallback
+
     said = explained(model)
     for name, field in model.model_fields.items():
         group = fallback(model, name)
