@@ -146,11 +146,13 @@ def test_what_trains_nothing_is_ended_at_once_with_the_signals_exit_code(call, m
         signal.raise_signal(number)
 
     monkeypatch.setattr("pipelines.pack.pack", asked)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     try:
         ended, out, err = call("pack", "photos", "shards")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert (ended, out) == (code, "") and "Traceback" not in err
 
 
