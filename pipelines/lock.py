@@ -10,15 +10,15 @@ _ASKING = 0.1  # seconds after which who only asked (is_locked) has let go
 _UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems without locks hold nobody back
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of that file; file systems without locks cannot tell, so it may."""
+def is_locked(path: Path, *, unknown: bool = True) -> bool:
+    """Whether a process holds the lock of that file; `unknown` where the file system has no locks."""
     if not path.exists():
         return False
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+    except OSError as error:
+        return isinstance(error, BlockingIOError) or unknown
     return False
 
 

@@ -29,13 +29,22 @@ def is_driven(folder: Path) -> bool:
 def refuse_driven(folder: Path, *, patience: float) -> None:
     """Raises ValueError where somebody else still carries the run to workers after so many seconds."""
     until = time.monotonic() + patience
-    while is_driven(folder):
+    while _others(folder):
         if time.monotonic() >= until:
-            raise ValueError(
-                f"another process trains in {folder}, or starts its workers: see 'raymask status {folder}', "
-                f"or end it first with 'raymask stop {folder}'"
-            )
+            raise _busy(folder)
         time.sleep(0.5)
+
+
+def _others(folder: Path, *, than: Path | None = None) -> bool:
+    """Whether others surely carry the run; a file system without locks holds nobody back."""
+    return any(is_locked(mark, unknown=False) for mark in drivers(folder) if mark != than)
+
+
+def _busy(folder: Path) -> ValueError:
+    return ValueError(
+        f"another process trains in {folder}, or starts its workers: see 'raymask status {folder}', "
+        f"or end it first with 'raymask stop {folder}'"
+    )
 
 
 def waits_for(folder: Path) -> tuple[str, float] | None:
@@ -51,8 +60,6 @@ def waits_for(folder: Path) -> tuple[str, float] | None:
 def note(mark: Path, text: str) -> None:
     """Says in a driver's mark what its run waits for; nothing, if it does not wait any more."""
     with suppress(OSError), mark.open("r+") as file:  # that somebody removed it is no reason to end a run
-        if not text and not mark.stat().st_size:
-            return
         file.truncate()
         file.write(text)
 
@@ -61,12 +68,15 @@ def note(mark: Path, text: str) -> None:
 def driving(folder: Path) -> Iterator[Path]:
     """Marks this process as the driver of the run in `folder`; what killed ones left is removed.
 
-    Raises ValueError where no mark can be written. What was asked of a run that never began goes with it.
+    Raises ValueError where no mark can be written, and where another process did the same meanwhile. What was
+    asked of a run that never began goes with it.
     """
     for left in drivers(folder):
-        if not is_locked(left):
+        if not is_locked(left, unknown=False):
             left.unlink(missing_ok=True)
     with marked(folder.parent, run=folder.name) as mark:
+        if _others(folder, than=mark):
+            raise _busy(folder)
         try:
             yield mark
         finally:

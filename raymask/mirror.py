@@ -141,9 +141,11 @@ class Mirror:
         return "config.yaml" in self._bucket.sizes("")
 
     def discard_if_untrained(self) -> None:
-        """Removes a run that was refused before it had learned anything."""
+        """Removes a run that was refused before it learned anything, unless another has signed it since."""
         names = self._bucket.sizes("")
-        if names and not any(name.startswith(("metrics.jsonl", "checkpoints/")) for name in names):
+        taken = _OWNER in names and self._bucket.text(_OWNER) != self.owner
+        learned = any(name.startswith(("metrics.jsonl", "checkpoints/")) for name in names)
+        if names and not taken and not learned:
             self._bucket.remove("")
 
     def catch_up(self, run: Path) -> None:

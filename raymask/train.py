@@ -39,7 +39,12 @@ def train(config: Config, *, host: Host = itself, patience: float = 0) -> Path:
         training = assemble(config, world=process.world, device=process.device)
         folder = _create(training)
         with _alone(process, folder, patience):
-            mirror = _claimed(config, process)
+            try:
+                mirror = _claimed(config, process)
+            except OSError:
+                if process.disk.keeps:
+                    run.discard_if_untrained(folder)
+                raise
             try:
                 _fit_here(training, folder, process, host, mirror)
             except ValueError:

@@ -17,12 +17,16 @@ from raymask.signals import Stopped, StopRequest, asked_to_stop
 
 @dataclass(frozen=True)
 class Driven:
-    """A run that this process drives: what it asks of the cluster, and what may happen to it."""
+    """A run that this process drives: what it asks of the cluster, and what may happen to it.
+
+    noted: while its mark says what it waits for
+    """
 
     config: Config
     asked: Request
     folder: Path
     mark: Path
+    noted: threading.Event
     stop: StopRequest
     bell: Bell
     places: Waiting
@@ -56,5 +60,6 @@ class Driven:
     def look(self) -> None:
         """Says what a start waits for, and takes it back from the driver's mark once it is over."""
         self.starting.look()
-        if self.starting.over and self.places.since is None:
+        if self.noted.is_set() and self.starting.over and self.places.since is None:
+            self.noted.clear()
             note(self.mark, "")

@@ -111,13 +111,17 @@ def _fit(config: Config, asked: Request, folder: Path, mark: Path) -> None:
     shown = nullcontext() if log is None else followed(log)
     lifeline = Lifeline(then=f"once there is one, continue with 'raymask resume {folder}'")
 
+    noted = threading.Event()  # the mark says that Ray is started
+    noted.set()
+
     def say(text: str) -> None:
         _say(text)
         note(mark, text)
+        noted.set()
 
     with StopRequest() as stop, shown, waiting(asked, say=say) as places:
         starting = Starting(log, places, compiles=config.train.compile, say=say)
-        driven = Driven(config, asked, folder, mark, stop, Bell(), places, starting, lifeline)
+        driven = Driven(config, asked, folder, mark, noted, stop, Bell(), places, starting, lifeline)
         if driven.is_asked():
             raise driven.stopped()
         for attempt in range(_AGAIN + 1):

@@ -11,7 +11,7 @@ from pipelines.settings import Settings
 from raymask.masks.attention import mix_ranks
 from raymask.masks.select import check_count, keep_count, keep_highest, map_grid, with_random_share
 from raymask.progress import Progress
-from raymask.schedules import Constant, Schedule, Share, Steps
+from raymask.schedules import Constant, Schedule, Share
 
 # b: images   n: patches of the grid of scores   m: patches of the teacher   kept: patches the teacher sees
 
@@ -52,14 +52,12 @@ class Keep(Settings):
 
     @model_validator(mode="after")
     def _counts_whole_patches(self) -> "Keep":
-        count = self.count  # other schedules pass through fractions, which are rounded
-        values = (count.value,) if isinstance(count, Constant) else ()
-        for value in count.values if isinstance(count, Steps) else values:
-            if value != int(value):
-                raise ValueError(
-                    f"keep.count={value:g} is no whole number of patches: give {int(value)} or "
-                    f"{int(value) + 1}"
-                )
+        count = self.count  # schedules pass through fractions, which are rounded
+        if isinstance(count, Constant) and count.value != int(count.value):
+            raise ValueError(
+                f"keep.count={count.value:g} is no whole number of patches: give {int(count.value)} or "
+                f"{int(count.value) + 1}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """A node looks for a folder, and does not wait for a disk that hangs."""
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -56,10 +57,25 @@ def test_the_mark_of_a_driver_says_that_it_lives_and_goes_with_it(tmp_path: Path
     with driving(run) as marker:
         assert drivers(run) == [marker] and is_locked(marker)
         assert state_of(run) == "running"
-        with driving(run) as other:
-            assert set(drivers(run)) == {marker, other}, "whoever lives is left alone"
+        with pytest.raises(ValueError, match=r"another process trains in .*first, or starts"), driving(run):
+            pass  # two commands that looked before either had its mark
+        assert drivers(run) == [marker], "whoever lives is left alone"
     assert drivers(run) == [] and state_of(run) == "stopped"
     assert (tmp_path / ".seen-01234567-also-first").exists()
+
+
+def test_a_disk_without_locks_keeps_nobody_from_going_on_after_a_driver_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    run = tmp_path / "first"
+    (tmp_path / ".seen-01234567-first").touch()
+    refuse_driven(run, patience=0)
+    with driving(run) as mark:
+        assert drivers(run) == [mark]
 
 
 def test_a_mark_that_somebody_removed_does_not_end_a_run(tmp_path: Path):

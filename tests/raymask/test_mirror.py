@@ -220,6 +220,16 @@ def test_who_finds_another_signature_in_the_mirror_ends_and_completes_nothing_th
     assert not (tmp_path / "three" / "owner.json").exists(), "a signature belongs to the bucket"
 
 
+def test_who_is_refused_leaves_what_another_has_signed_and_removes_what_is_its_own(bucket: str):
+    first = Mirror(f"{bucket}/a").claimed()
+    fsspec.filesystem("memory").pipe("/bucket/runs/a/config.yaml", b"run: {}")
+    second = first.claimed()
+    first.discard_if_untrained()
+    assert names_in(bucket) == {"a/config.yaml", "a/owner.json"}
+    second.discard_if_untrained()
+    assert not names_in(bucket)
+
+
 def test_a_later_checkpoint_of_the_same_run_on_the_disk_goes_to_the_mirror(bucket: str, tmp_path: Path):
     sent(on_disk(tmp_path / "one", 2, 4), bucket)
     mirror = sent(on_disk(tmp_path / "two", 2, 4, 6), bucket)

@@ -200,10 +200,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Keep(count=12.7),
         "keep.count=12.7 is no whole number of patches: give 12 or 13",
     ),
-    "a step to a count that is not whole": (
-        lambda: Keep(count={"kind": "steps", "values": [8, 9.5], "at": [0.5]}),
-        "keep.count=9.5 is no whole number of patches: give 9 or 10",
-    ),
     "a temperature of hard choices": (
         lambda: Deit(temperature=2.0),
         "objective.hard=true takes the teacher's first choice alone: set objective.hard=false",
