@@ -164,13 +164,13 @@ def test_a_trial_of_workers_reports_what_its_run_directory_says(ray_cluster, tmp
 def test_a_population_of_workers_copies_runs_that_train_again_alone(ray_cluster, tmp_path: Path):
     # At this rate the rank soon falls and then stays, the lower the less is masked: one trial is behind.
     judged = ("metric=effective_rank", "optim.base_lr=0.1")
-    words = ["budget=960", "trials=2", "checks=4", "scheduler=pbt", *judged, "name=many"]
+    words = ["budget=1920", "trials=2", "checks=8", "scheduler=pbt", *judged, "name=many"]
     folder = tune("mask_ratio", given(tmp_path, *words, "workers=1", "cluster.cpus=1"))
     found = results(folder)["trials"]
     assert {trial["state"] for trial in found} == {"done"}, found
     copied = next(trial for trial in found if len(trial["history"]) > 1)
     for trial in found:
-        assert [images for images, _ in trial["curve"]][-1] == 480
+        assert [images for images, _ in trial["curve"]][-1] == 960
     config = read(folder / copied["folder"] / "config.yaml")
     alone = config.model_copy(
         update={
