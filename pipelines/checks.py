@@ -54,7 +54,7 @@ def check_shard(expected: Expected, *, ffcv: bool) -> Checked:
     problems += said if checksum else []  # one sentence is enough for a shard that is gone or cut
     stored, said = _tried(lambda: read_index(path))
     problems += said
-    if stored is not None and checksum and is_current(stored, path):  # else it is built anew when next used
+    if stored is not None and checksum:
         problems += _index_problems(path, stored, scanned, checksum)
     if ffcv and path.suffix.lower() == BETON and scanned is not None and (other := ffcv_disagrees(path)):
         problems.append(f"shard {path}: {other}")
@@ -90,9 +90,11 @@ def _index_problems(path: Path, stored: ShardIndex, scanned: ShardIndex | None, 
     """What is wrong with the index beside a shard. checksum: of the shard as it is."""
     problems = []
     try:
+        if not is_current(stored, path):
+            return []  # it is built anew when next used
         with opened(path) as file:
             check_index(stored, path, file)
-    except ShardError as error:
+    except (ShardError, OSError) as error:
         return [str(error)]
     if stored.checksum.startswith(HASHED) and stored.checksum != checksum:
         problems.append(f"shard {path} was changed: its checksum is not the one in its index")

@@ -32,13 +32,16 @@ class _Open:
 
 
 class Crew:
-    """`threads` threads at work on at most `ahead` jobs before the one that is asked for."""
+    """`threads` threads at work on at most `ahead` jobs before the one that is asked for.
 
-    def __init__(self, threads: int, *, ahead: int):
+    stop: is set before the threads are waited for, so that it ends what their rows wait for
+    """
+
+    def __init__(self, threads: int, *, ahead: int, stop: threading.Event | None = None):
         self._ahead = ahead
         self._jobs: deque[_Open] = deque()
         self._changed = threading.Condition()
-        self._stop = False
+        self._stop = stop or threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
 
     def run(self, jobs: Iterator[Job]) -> Generator[Any, None, None]:
@@ -62,7 +65,7 @@ class Crew:
     def close(self) -> None:
         """Ends the threads after the row each is at; safe to call twice, and from another thread."""
         with self._changed:
-            self._stop = True
+            self._stop.set()
             self._changed.notify_all()
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
@@ -78,7 +81,7 @@ class Crew:
                 return
             with self._changed:
                 head = self._jobs[0]
-                while head.missing and not self._stop:
+                while head.missing and not self._stop.is_set():
                     self._changed.wait()
                 if head.missing:
                     raise RuntimeError("the loader was closed while a batch was asked of it")
@@ -105,7 +108,7 @@ class Crew:
     def _claim(self) -> tuple[_Open, int] | None:
         """The next row that nobody has claimed, waiting for one; None when the crew is to stop."""
         with self._changed:
-            while not self._stop:
+            while not self._stop.is_set():
                 for one in self._jobs:
                     if one.claimed < one.job.rows:
                         one.claimed += 1

@@ -1,5 +1,6 @@
 """Images as evaluation sees them: whole, resized, the centre cut, normalised; in order, by threads."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class _Job:
     size: tuple[int, int]
     resize: int
     affine: np.ndarray
+    stop: threading.Event | None = None
     images: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +59,7 @@ class _Job:
         self.used = np.empty(self.rows, np.int64)
 
     def fill(self, row: int) -> None:
-        pixels, self.used[row] = self.reader.pixels(int(self.asked[row]), _no_clock)
+        pixels, self.used[row] = self.reader.pixels(int(self.asked[row]), _no_clock, self.stop)
         native().centre(pixels, _resized(pixels.shape[:2], self.resize), self.affine, self.images[row])
 
     def finish(self) -> "_Job":
@@ -95,12 +97,12 @@ def evaluation_batches(
     bad = BadSamples(source, limit=data.max_bad_fraction) if bad is None else bad
     reader = _reader(source, bad, data.max_pixels, patience=data.cache.patience)
     affine = normalisation(data.crops)
-    labels = np.asarray(source.labels)
+    labels, stop = np.asarray(source.labels), threading.Event()
     jobs = (
-        _Job(wanted[at : at + batch], reader, sides, resize or _shorter(sides), affine)
+        _Job(wanted[at : at + batch], reader, sides, resize or _shorter(sides), affine, stop)
         for at in range(0, len(wanted), batch)
     )
-    for job in Crew(data.thread_count, ahead=data.prefetch).run(jobs):
+    for job in Crew(data.thread_count, ahead=data.prefetch, stop=stop).run(jobs):
         good = job.used == job.asked
         if good.any():
             used = job.used[good]

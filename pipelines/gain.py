@@ -17,7 +17,7 @@ from pipelines.paths import DEFAULT_CACHE
 from pipelines.plan import MAX_PIXELS
 from pipelines.planes import plane_decoder
 from pipelines.remote.settings import Cache
-from pipelines.source import Source, open_splits
+from pipelines.source import ShardError, Source, open_splits
 
 SAMPLE = 128
 
@@ -61,11 +61,11 @@ def gain(
     """Compares the source of a pack with what was packed. Reads `sample` images of each."""
     before = list(open_splits(source, cache=cache, allow_pipe=allow_pipe).values())
     after = list(open_splits(packed.out).values())
-    looked_at = min(sample, sum(map(len, after)))
-    return Gain(_side(before, sample), _side(after, sample), looked_at)
+    looked_at, patience = min(sample, sum(map(len, after))), cache.patience
+    return Gain(_side(before, sample, patience), _side(after, sample, patience), looked_at)
 
 
-def _side(sources: list[Source], sample: int) -> Side:
+def _side(sources: list[Source], sample: int, patience: float) -> Side:
     images, stored = sum(map(len, sources)), sum(source.stored_bytes for source in sources)
     shares = [max(1, round(sample * len(source) / images)) for source in sources]
     drawn = [
@@ -73,16 +73,21 @@ def _side(sources: list[Source], sample: int) -> Side:
         for source, share in zip(sources, shares)
         for number in draw(len(source), share, seed=0)
     ]
-    _decoded(*drawn[0])  # whatever is compiled or loaded first is no matter of the images
+    _decoded(drawn[:1], 0)  # whatever is compiled or loaded first is no matter of the images
     before = time.thread_time()
-    good = sum(_decoded(*one) for one in drawn)
+    good = _decoded(drawn, patience)
     return Side(images, stored, good / max(1e-9, time.thread_time() - before))
 
 
-def _decoded(source: Source, number: int) -> bool:
-    """Reads an image and decodes it as the loader does; whether that worked."""
-    try:
-        plane_decoder()(fetched(source, number), MAX_PIXELS)
-    except BadSample:
-        return False
-    return True
+def _decoded(drawn: list[tuple[Source, int]], patience: float) -> int:
+    """Reads images and decodes them as the loader does; how many of them can be."""
+    good = 0
+    for source, number in drawn:
+        try:
+            plane_decoder()(fetched(source, number, patience=patience), MAX_PIXELS)
+            good += 1
+        except BadSample:
+            continue
+        except ShardError:
+            patience = 0.0  # what was waited for in vain once is not waited for again
+    return good

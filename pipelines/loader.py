@@ -6,7 +6,6 @@ number of threads, and when each of them runs, changes nothing but the time it t
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,41 +26,11 @@ from pipelines.room import keep_what_is_read
 from pipelines.rows import RowMaker, Rows, row_maker
 from pipelines.source import Source
 from pipelines.streams import fold, stream
+from pipelines.timings import Clock, Timings
 
-__all__ = ["Data", "Loader", "evaluation_images"]
+__all__ = ["Data", "Loader", "Timings", "evaluation_images"]
 
 # b: images of this rank in a batch   v: views of an image   h, w: pixels of a view
-
-
-class Timings:
-    """Seconds by what they were spent on, summed over all threads."""
-
-    def __init__(self) -> None:
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
-
-    def add(self, seconds: dict[str, float]) -> None:
-        with self._lock:
-            for name, value in seconds.items():
-                self._seconds[name] += value
-
-    def take(self) -> defaultdict[str, float]:
-        with self._lock:
-            taken, self._seconds = self._seconds, defaultdict(float)
-        return taken
-
-
-class _Clock:
-    """Splits the time of one row: `clock(part)` books what has passed since the last call."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def __call__(self, part: str) -> None:
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
-        self._last = now
 
 
 class _Filler:
@@ -77,7 +46,7 @@ class _Filler:
 
         The views are drawn for the sample that was asked for: a replacement is no copy of its regular turn.
         """
-        clock = _Clock()
+        clock = Clock()
         stored, used = self.reader.pixels(sample, clock, stop)
         key = np.uint64(fold(np.uint64(fold(self.key, np.uint64(epoch))), np.uint64(sample)))
         mark = rows.write(row, stored, key, np.uint64(used))
@@ -172,8 +141,8 @@ class Loader:
         first, last = (self._repeated.place(step * self._batch) for step in (self._start, self._steps))
         keep_what_is_read(self._source, reading, start=first)
         fetching = self._fetching = Ahead(self._source, reading, start=first, end=last)
-        crew = self._crew = Crew(self._threads, ahead=self._ahead)
         stop = self._stop = threading.Event()  # of this iteration alone: an older one may still be ending
+        crew = self._crew = Crew(self._threads, ahead=self._ahead, stop=stop)
         return self._batches(crew, fetching, stop)
 
     def __len__(self) -> int:

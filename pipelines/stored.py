@@ -14,11 +14,13 @@ from pipelines.index import (
     quick_check,
     write_atomically,
 )
+from pipelines.regular import is_passing
 from pipelines.scan import build_index
 
 
 def read_index(shard: Path) -> ShardIndex | None:
-    """The index beside a shard, or None. Raises ShardError for a damaged one, or what cannot be read."""
+    """The index beside a shard, or None. Raises ShardError for a damaged one, or what cannot be read; OSError
+    for a fault of the machine, which may pass."""
     path = index_path(shard)
     try:
         return parse_index(path.read_bytes())
@@ -27,6 +29,8 @@ def read_index(shard: Path) -> ShardIndex | None:
     except ValueError as error:
         said = f"{error}: delete it to have it built again"
     except OSError as error:
+        if is_passing(error):
+            raise
         said = f"{error.strerror}: move away what is there, or make it readable"
     raise ShardError(f"the index {path} cannot be used: {said}")
 
@@ -59,10 +63,12 @@ def stored_index(path: Path, kept: dict[Path, ShardIndex], *, hashed: bool = Fal
 
 
 def _stamp(shard: Path) -> tuple[int, int]:
-    """Size and time of the last change. Raises ShardError where there is no shard."""
+    """Size and time of the last change. Raises ShardError where there is no shard, and OSError."""
     try:
         about = shard.stat()
     except OSError as error:
+        if is_passing(error):
+            raise
         raise ShardError(f"shard {shard} cannot be opened: {error.strerror}") from None
     return about.st_size, about.st_mtime_ns
 

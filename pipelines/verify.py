@@ -190,8 +190,8 @@ def _check_shards(
 def _look(
     source: Source, found: _Findings, how: How | None, workers: int, patience: float, meter: Meter
 ) -> None:
-    """Decodes, or without `how` only reads, every image of a source."""
-    numbers = list(range(len(source)))
+    """Decodes, or without `how` only reads, every image of a source; those it does not reach do not count."""
+    numbers, looked_at = list(range(len(source))), 0
     if how is None:
         items = _read(source, numbers, patience)
     else:
@@ -200,9 +200,11 @@ def _look(
         for item in items:
             if item.cause:
                 found.bad.append((source.shard(item.sample), source.key(item.sample), item.cause))
+            looked_at += 1
             meter.add(1)
     except ShardError as error:
         found.broken.append(str(error))
+        found.images -= len(source) - looked_at
 
 
 def _read(source: Source, numbers: list[int], patience: float) -> Iterator[Item]:

@@ -9,14 +9,22 @@ from pipelines.index import ShardIndex
 Mark = tuple[int, int, int, int]
 
 
-class OpenShard:
-    """The descriptor of a shard, and its index; closes when the last reader has let go of it."""
+class OpenFile:
+    """A descriptor; closes when the last reader has let go of it."""
 
-    def __init__(self, file: int, index: ShardIndex) -> None:
-        self.file, self.index = file, index
+    def __init__(self, file: int) -> None:
+        self.file = file
 
     def __del__(self) -> None:
         os.close(self.file)
+
+
+class OpenShard(OpenFile):
+    """The descriptor of a shard, and its index."""
+
+    def __init__(self, file: int, index: ShardIndex) -> None:
+        super().__init__(file)
+        self.index = index
 
 
 def mark(file: int) -> Mark:

@@ -1,7 +1,6 @@
 """Images in a zip, laid out like a folder of images; read in place, nothing is extracted."""
 
 import hashlib
-import os
 import re
 import stat
 import threading
@@ -10,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from pipelines.decode import BadSample
+from pipelines.formats.held import OpenFile
 from pipelines.formats.layout import Layout, arrange, is_image, virtual_shard
 from pipelines.index import ShardError
 from pipelines.notes import NOTHING
@@ -29,7 +29,7 @@ class ZipSource:
         self.shard_sizes = layout.shard_sizes
         self._members = [members[name] for name in layout.names]
         self.stored_bytes = sum(member.compress_size for member in self._members)
-        self._file = -1
+        self._open: OpenFile | None = None
         self._lock = threading.Lock()
         digest = hashlib.blake2b(digest_size=16)
         for name, label, member in zip(layout.names, layout.labels.tolist(), self._members):
@@ -40,10 +40,6 @@ class ZipSource:
 
     def __len__(self) -> int:
         return len(self.layout.names)
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            os.close(self._file)
 
     def label(self, sample: int) -> int:
         return int(self.labels[sample])
@@ -77,9 +73,13 @@ class ZipSource:
 
     def _pread(self, size: int, offset: int) -> bytes:
         with self._lock:
-            if self._file < 0:
-                self._file = open_regular(self.path)
-        data = read_at(self._file, size, offset)
+            held = self._open = self._open or OpenFile(open_regular(self.path))
+        try:
+            data = read_at(held.file, size, offset)
+        except OSError:
+            with self._lock:  # what is stale stays so: the next attempt opens the file again
+                self._open = None if self._open is held else self._open
+            raise
         if len(data) != size:
             raise ShardError(f"{self.path} was cut off while it was in use")
         return data

@@ -76,7 +76,7 @@ class Ahead:
                     if self._position > needed:
                         return None  # overtaken: its reader fetches it
                     self._changed.wait(WAKE)
-            except ShardError:
+            except (ShardError, OSError):
                 return None  # the read that needs it tries again, and says so
         return None
 

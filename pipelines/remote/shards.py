@@ -15,6 +15,7 @@ from pipelines.formats.sharded import ShardSource
 from pipelines.index import ShardError, ShardIndex, quick_check
 from pipelines.manifest import Shard
 from pipelines.notes import NOTHING, Notes
+from pipelines.regular import is_passing
 from pipelines.remote.cache import NEVER, NoRoom, ShardCache, Spare
 from pipelines.remote.download import download
 from pipelines.remote.indexes import RemoteIndexes
@@ -113,7 +114,9 @@ class RemoteShards(ShardSource):
 
         try:
             return OpenShard(self.cache.hold(wanted, complete, spare=spare, stop=stop), index)
-        except OSError as error:  # an image would count as bad; this is about the machine
+        except OSError as error:
+            if is_passing(error):
+                raise  # whoever reads an image waits for it
             raise ShardError(
                 f"shard {wanted.public} cannot be stored in the cache {self.cache.folder}: {error.strerror}"
             ) from None

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from pipelines.fetch import fetched
 from pipelines.index import HASHED, ShardError
 from pipelines.remote import download as downloading
 from pipelines.remote import shards as remote_shards
@@ -150,6 +151,23 @@ def test_a_full_disk_makes_old_copies_go_and_then_stops_with_a_sentence(bucket, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a file system")
+def test_a_fault_of_the_machine_at_the_cache_is_waited_for(bucket, tmp_path, monkeypatch):
+    faults, real = [errno.EMFILE, errno.ESTALE], ShardCache.hold
+
+    def hold(*args, **named):
+        if faults:
+            raise OSError(number := faults.pop(), os.strerror(number))
+        return real(*args, **named)
+
+    with serving(bucket) as server:
+        source = open_source(f"{server.url}/set", cache=cache(tmp_path))
+        monkeypatch.setattr(ShardCache, "hold", hold)
+        with pytest.raises(OSError, match="Stale"):
+            source.read(0)
+        assert fetched(source, 0, patience=20) == open_source(bucket / "set").read(0)
+    assert not faults
+
+
 def test_a_real_full_disk_gives_way_too(bucket, tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
