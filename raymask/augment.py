@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODES: tuple[Mode, ...] = ("cpu", "split", "device")  # by how much they leave to the device
 BATCHES, WARM, IMAGES = 6, 2, 64
+_NO_GPU = "data.augment: cpu, because there is no GPU that could do a part of it"
 CLOSE = 0.9  # of the best rate: near enough for a mode that leaves less to the device
 
 
@@ -34,7 +35,7 @@ def with_augment(
     if any(crops.randaugment is not None for crops in config.data.crops.groups.values()):
         return _chosen(config, "cpu"), "data.augment: cpu, because RandAugment is done on the CPU only"
     if device.type != "cuda":
-        return _chosen(config, "cpu"), _slow_decoding()
+        return _chosen(config, "cpu"), _slow_decoding() or _NO_GPU
     rates = {mode: _rate(config, mode, source, world=world, device=device) for mode in MODES}
     mode = choose(rates)
     measured = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())

@@ -32,9 +32,10 @@ def test_all_modes_train_on_the_same_samples_and_crops(tmp_path):
             assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
 
 
-def test_auto_is_cpu_without_a_gpu_and_the_run_keeps_what_it_chose(tmp_path):
+def test_auto_is_cpu_without_a_gpu_and_the_run_says_so_and_keeps_what_it_chose(tmp_path):
     folder = run(tmp_path / "auto", pictures(tmp_path / "pictures"), "auto")
     assert read(folder / "config.yaml").data.augment == "cpu"
+    assert "data.augment: cpu, because" in (folder / "train.log").read_text()
 
 
 @pytest.mark.slow
