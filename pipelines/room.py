@@ -1,11 +1,10 @@
 """How many shards a loader keeps open: those that its order reads at one time, as far as files go round."""
 
 import resource
-from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.formats.joined import JoinedSource
+from pipelines.formats.joined import parts_of
 from pipelines.formats.sharded import OPEN_SHARDS, ShardSource
 from pipelines.reading import Reading
 from pipelines.source import Source
@@ -19,7 +18,7 @@ def keep_what_is_read(source: Source, reading: Reading, *, start: int) -> None:
 
     Memory depends on lanes, window and the images in a shard, not on how many shards there are.
     """
-    parts = list(_sharded(source, 0))
+    parts = list(parts_of(source, ShardSource))
     counts = [max(OPEN_SHARDS // len(parts), _at_once(first, part, reading, start)) for first, part in parts]
     for (_, part), count in zip(parts, counts):
         part.keep(count, files=max(1, min(count, files() * count // sum(counts))))
@@ -36,13 +35,3 @@ def _at_once(first: int, part: ShardSource, reading: Reading, start: int) -> int
     ones = np.zeros(len(reading.order.shard_sizes), np.int64)
     ones[first : first + len(part.shards)] = 1
     return WINDOWS * reading.most_at_once(ones, start // reading.order.images)
-
-
-def _sharded(source: Source, first: int) -> Iterator[tuple[int, ShardSource]]:
-    """The parts of a source that lie in shards, with the number of their first shard in it."""
-    if isinstance(source, ShardSource):
-        yield first, source
-    elif isinstance(source, JoinedSource):
-        for part in source.sources:
-            yield from _sharded(part, first)
-            first += len(part.shard_sizes)

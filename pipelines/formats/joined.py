@@ -2,9 +2,9 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,6 +14,8 @@ from pipelines.notes import NOTHING
 
 if TYPE_CHECKING:
     from pipelines.source import Source
+
+Kind = TypeVar("Kind")
 
 
 class JoinedSource:
@@ -63,3 +65,13 @@ class JoinedSource:
     def _place(self, sample: int) -> tuple["Source", int]:
         number = bisect_right(self._starts, sample) - 1
         return self.sources[number], sample - self._starts[number]
+
+
+def parts_of(source: "Source", kind: type[Kind], *, first: int = 0) -> Iterator[tuple[int, Kind]]:
+    """The parts of a source that are of a kind, with the number of their first shard in it."""
+    if isinstance(source, kind):
+        yield first, source
+    elif isinstance(source, JoinedSource):
+        for part in source.sources:
+            yield from parts_of(part, kind, first=first)
+            first += len(part.shard_sizes)

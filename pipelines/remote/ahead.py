@@ -6,9 +6,8 @@ It changes when bytes arrive, never which: a read fetches for itself what is not
 import os
 import threading
 import time
-from collections.abc import Iterator
 
-from pipelines.formats.joined import JoinedSource
+from pipelines.formats.joined import parts_of
 from pipelines.index import ShardError
 from pipelines.reading import Reading
 from pipelines.remote.cache import NoRoom
@@ -28,7 +27,7 @@ class Ahead:
     def __init__(self, source: Source, reading: Reading, *, start: int, end: int) -> None:
         self._end = end
         self._reading, self._position, self._tidied = reading, start, start
-        self._parts = list(_remote(source, 0))
+        self._parts = list(parts_of(source, RemoteShards))
         self._changed = threading.Condition()
         self._stop = threading.Event()
         if self._parts:
@@ -104,16 +103,6 @@ class Ahead:
     def _uses_of(self, first: int, part: RemoteShards):
         """When each shard of `part` is needed next, as of now."""
         return lambda: self._reading.next_uses(self._position)[first : first + len(part.shards)]
-
-
-def _remote(source: Source, first: int) -> Iterator[tuple[int, RemoteShards]]:
-    """The remote parts of a source, with the number of their first shard in it."""
-    if isinstance(source, RemoteShards):
-        yield first, source
-    elif isinstance(source, JoinedSource):
-        for part in source.sources:
-            yield from _remote(part, first)
-            first += len(part.shard_sizes)
 
 
 def _check_room(first: int, part: RemoteShards, reading: Reading, start: int) -> None:

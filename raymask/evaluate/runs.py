@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raymask.evaluate.protocol import evaluate, evaluate_pixels, open_evaluation
 from raymask.evaluate.splits import why_not_classified
+
+if TYPE_CHECKING:
+    from raymask.config import Config
+    from raymask.trained import Trained
 
 
 def evaluate_run(
@@ -24,7 +29,6 @@ def evaluate_run(
     from raymask.config import change
     from raymask.device import autocast_dtype, pick_device
     from raymask.evaluate.finetune import finetune
-    from raymask.run import write_json
     from raymask.trained import open_trained
 
     _check_keys(overrides)
@@ -55,21 +59,30 @@ def evaluate_run(
         found = evaluate_pixels(evaluation)
         results |= {name.replace("eval/", "pixels/"): value for name, value in found.items()}
     if trained.run is not None:
-        folder = trained.run / "eval"
-        folder.mkdir(exist_ok=True)
-        about = {
-            "step": trained.step,
-            "network": config.evaluate.network,
-            "tensors": trained.tensors,
-            "train": config.data.train,
-            "val": config.data.val,
-            "bank_images_asked": len(evaluation.bank.samples),
-            "query_images_asked": len(evaluation.queries.samples),
-            "evaluate": config.evaluate.model_dump(mode="json"),
-            "results": results,
-        }
-        write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
+        asked = len(evaluation.bank.samples), len(evaluation.queries.samples)
+        _write(results, trained.run / "eval", config, trained, asked=asked)
     return results
+
+
+def _write(
+    results: dict[str, float], folder: Path, config: "Config", trained: "Trained", *, asked: tuple[int, int]
+) -> None:
+    """What was measured, with what it was measured on, beside the run. asked: images of bank and queries"""
+    from raymask.run import write_json
+
+    folder.mkdir(exist_ok=True)
+    about = {
+        "step": trained.step,
+        "network": config.evaluate.network,
+        "tensors": trained.tensors,
+        "train": config.data.train,
+        "val": config.data.val,
+        "bank_images_asked": asked[0],
+        "query_images_asked": asked[1],
+        "evaluate": config.evaluate.model_dump(mode="json"),
+        "results": results,
+    }
+    write_json(folder / f"{config.evaluate.network}_step_{trained.step:08d}.json", about)
 
 
 def _check_keys(overrides: Sequence[str]) -> None:
